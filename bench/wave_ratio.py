@@ -1,0 +1,186 @@
+"""The whole wave run through TokenGate against the same calls made plainly."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import _gate
+from _cli import main
+from _figures import Figure, Line, Section, Target, ratios
+from _harness import Options, gil_enabled, interleave, progress
+
+if TYPE_CHECKING:
+    from tokengate import Token
+    from tokengate.wave.mix import TaskMix
+
+WAVES = 15
+QUICK_WAVES = 11
+THREADS = 2
+LOOP = "plain for loop"
+GATE = "TokenGate"
+BARE = "two bare threads"
+
+CHECK_EVERY = 61
+"""One result in so many is computed again and compared; a prime, so that all four tasks come."""
+
+EXPLANATION = """\
+The calls of `tokengate wave`, in waves of 4, 8, 16 ... tokens, through TokenGate (all of a wave
+submitted at once and gathered, on the default coordinator) and plainly; microseconds a call, all
+waves of a round added up, each from its first call to its last result. The contestants take turns
+wave by wave. plain for loop: one call after the other on the main thread. two bare threads: each
+takes the next call from a deque they share and puts the result into a list; starting and joining
+them is counted. With the GIL the loop is the measure, without it the two threads are."""
+
+
+class Race:
+    """The contestants, each with all the calls of one wave to make, and what came of them."""
+
+    def __init__(self, mix: TaskMix[Token[Any]], runner: asyncio.Runner) -> None:
+        self._mix = mix
+        self._runner = runner
+        self.ok = 0
+        self.failed = 0
+
+    def through_gate(self, count: int) -> float:
+        """Seconds of a wave of tokens, gathered."""
+
+        async def wave() -> tuple[float, list[object]]:
+            submit = self._mix.submit
+            start = time.perf_counter()
+            tokens = [submit(index) for index in range(count)]
+            results = await asyncio.gather(*tokens, return_exceptions=True)
+            return time.perf_counter() - start, results
+
+        seconds, results = self._runner.run(wave())
+        failed = sum(isinstance(result, BaseException) for result in results)
+        self.failed += failed
+        self.ok += count - failed
+        self._check(results)
+        return seconds
+
+    def plainly(self, count: int) -> float:
+        """Seconds of a wave in a plain loop."""
+        call = self._mix.call_plain
+        results: list[object] = []
+        start = time.perf_counter()
+        for index in range(count):
+            results.append(call(index))  # noqa: PERF401 - the plain loop a user would write
+        seconds = time.perf_counter() - start
+        self._check(results)
+        return seconds
+
+    def on_bare_threads(self, count: int) -> float:
+        """Seconds of a wave shared out between threads as they go."""
+        call = self._mix.call_plain
+        results: list[object] = [None] * count
+        left = deque(range(count))
+
+        def work() -> None:
+            while True:
+                try:
+                    index = left.popleft()
+                except IndexError:
+                    return
+                results[index] = call(index)
+
+        start = time.perf_counter()
+        threads = [threading.Thread(target=work) for _ in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        seconds = time.perf_counter() - start
+        self._check(results)
+        return seconds
+
+    def _check(self, results: list[object]) -> None:
+        for index in range(0, len(results), CHECK_EVERY):
+            if results[index] != self._mix.call_plain(index):
+                raise AssertionError(f"call {index} of a wave came back with a wrong result")
+
+
+def run(options: Options) -> Section:
+    """Measure the wave rows of the table: the one for this interpreter, GIL or free-threaded."""
+    _gate.load("tokengate.wave.tasks")
+    from tokengate.wave.mix import TaskMix
+    from tokengate.wave.plan import WARM_UP_TOKENS, doubling
+    from tokengate.wave.tasks import REFERENCE_TASKS
+
+    section = Section("wave", EXPLANATION)
+    waves = doubling(options.pick(WAVES, QUICK_WAVES))
+    gil = gil_enabled()
+    plain = LOOP if gil else BARE
+    samples: dict[str, list[float]] = {GATE: [], plain: []}
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        race = Race(TaskMix(REFERENCE_TASKS), runner)
+        contestants = {
+            GATE: race.through_gate,
+            plain: race.plainly if gil else race.on_bare_threads,
+        }
+        for contestant in contestants.values():
+            contestant(WARM_UP_TOKENS)
+        race.ok = race.failed = 0
+        for number in range(options.rounds):
+            total = dict.fromkeys(contestants, 0.0)
+            for count in waves:
+                progress(f"round {number + 1}/{options.rounds}: wave of {count:,}")
+                one = dataclasses.replace(
+                    options, rounds=1, seed=hash((options.seed, number, count))
+                )
+                for name, (seconds,) in interleave(
+                    {
+                        name: functools.partial(contestant, count)
+                        for name, contestant in contestants.items()
+                    },
+                    one,
+                ).items():
+                    total[name] += seconds
+            for name, seconds in total.items():
+                samples[name].append(seconds / sum(waves) * 1e6)
+
+    calls = sum(waves)
+    section.lines["us a call"] = [
+        Line(name, calls, tuple(values)) for name, values in samples.items()
+    ]
+    section.figures += figures(gil, samples[GATE], samples[plain])
+    section.figures += [
+        Figure("tokens ok", "tokens", (race.ok,), Target("at least", calls * options.rounds)),
+        Figure("tokens failed", "tokens", (race.failed,), Target("at most", 0)),
+    ]
+    section.skipped.append(
+        "the figure against two bare threads: this interpreter has the GIL"
+        if gil
+        else "the figure against a plain for loop: this interpreter is free-threaded"
+    )
+    return section
+
+
+def figures(gil: bool, gate: list[float], plain: list[float]) -> list[Figure]:
+    """The ratio that counts on this interpreter."""
+    if gil:
+        return [
+            Figure(
+                "TokenGate against the plain for loop",
+                "x the time",
+                ratios(gate, plain),
+                Target("at most", 1.2, aim=1.1),
+            )
+        ]
+    return [
+        Figure(
+            "TokenGate against two bare threads",
+            "x the throughput",
+            ratios(plain, gate),
+            Target("at least", 0.95),
+        )
+    ]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main({"wave": run}))

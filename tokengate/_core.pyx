@@ -1,0 +1,31 @@
+# The compiled core of TokenGate: tokens, admission, handoff, workers.
+#
+# One entry file; the parts follow in the order in which they build on each other. Algorithms that need no Python are in
+# tokengate/_native; what is here owns references, exceptions and contexts.
+#
+# Nothing in this module is kept in C globals: shared state is the Runtime instance that the Python layer makes and
+# hands to every guard, and each Core's own pool.
+
+cimport cython
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF, Py_DECREF
+from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
+
+include "_corelib/native.pxi"
+
+cdef class Runtime
+cdef class Link
+cdef class TokenBase
+cdef class Operation
+cdef class Core
+cdef class Worker
+cdef class GuardBase
+cdef class Collector
+
+include "_corelib/runtime.pxi"
+include "_corelib/inbound.pxi"
+include "_corelib/token.pxi"
+include "_corelib/operation.pxi"
+include "_corelib/worker.pxi"
+include "_corelib/guard.pxi"
+include "_corelib/bulk.pxi"

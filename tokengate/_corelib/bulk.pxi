@@ -1,0 +1,245 @@
+# Many tokens with one consumer: submitted and collected in C loops, with one wake-up for many.
+
+cdef enum:
+    CHUNK = 64  # tokens handed over under one lock
+
+
+@cython.final
+cdef class Collector:
+    """Gathers the ended tokens of one consumer.
+
+    on_loop true: the consumer is on an event loop, and ended tokens come from the loop's drain. False: the consumer is
+    a plain thread, and they come from whichever thread ends them. Fields are under the critical section.
+    """
+
+    cdef bint on_loop
+    cdef list ready           # ended, not taken yet, in the order they ended
+    cdef dict tokens          # place -> token of submitted ones that have not been taken
+    cdef readonly Py_ssize_t pending  # attached and not ended
+    cdef Py_ssize_t next_place
+    cdef Py_ssize_t want
+    cdef object waker
+    cdef object __weakref__
+
+    def __cinit__(self, bint on_loop):
+        self.on_loop = on_loop
+        self.ready = []
+        self.tokens = {}
+
+    @property
+    def ready_count(self):
+        """Ended tokens that have not been taken."""
+        return len(self.ready)
+
+    @property
+    def submitted(self):
+        """Tokens submitted through this collector so far."""
+        return self.next_place
+
+    @property
+    def held(self):
+        """Submitted tokens that have not been taken: what is in memory."""
+        return len(self.tokens)
+
+    # -- in ---------------------------------------------------------------------------------------------------------
+
+    def attach(self, TokenBase token):
+        """Watch a token somebody else made. On the consumer's thread."""
+        cdef bint waits
+        with cython.critical_section(self):
+            self.pending += 1
+        if self.on_loop:
+            token._begin_await()
+            token.blocking = False
+            waits = token.store_callback(token.bind(), self, None)
+        else:
+            waits = token.add_blocker(self)
+        if not waits:
+            self.note(token)
+
+    cdef void note(self, TokenBase token) except *:
+        """A token has ended."""
+        cdef object waker = None
+        with cython.critical_section(self):
+            self.pending -= 1
+            self.ready.append(token)
+            if self.waker is not None and (len(self.ready) >= self.want or self.pending == 0):
+                waker = self.waker
+                self.waker = None
+        if waker is not None:
+            waker()
+
+    def submit_many(self, GuardBase guard, iterator, Py_ssize_t count, bint star, dict constants, bint keep,
+                    int64_t budget):
+        """Calls the guard with up to `count` items of an iterator, for at most about `budget` ns.
+
+        star: an item is the tuple of positional arguments. constants: keyword arguments of every call, or None.
+        keep: tokens remember their arguments. Returns True when the iterator is exhausted. What the iterator raises
+        comes out after what it gave before has been submitted.
+        """
+        cdef Core core = guard.core()
+        cdef Operation operation = guard.of(core)
+        cdef tg_token *chunk[CHUNK]
+        cdef size_t filled = 0, full = 8
+        cdef int64_t until = tg_now() + budget
+        cdef Link link = None
+        cdef TokenBase token
+        cdef tuple args
+        cdef object item
+        core.check()
+        if self.on_loop:
+            link = _link_to(_running_loop())
+        while count > 0:
+            count -= 1
+            try:
+                item = next(iterator)
+            except StopIteration:
+                self.hand_over(core, operation, chunk, filled)
+                return True
+            except BaseException:
+                self.hand_over(core, operation, chunk, filled)
+                raise
+            args = tuple(item) if star else (item,)
+            token = core.make(guard.runtime.token_class, operation, guard.fn, args,
+                              None if constants is None else constants.copy())
+            token.place = self.next_place
+            if keep:
+                token.kept = args
+            if self.on_loop:
+                token.link = link
+                token.callback = self
+                tg_word_announce(&token.t.word, TG_WAITER)
+            else:
+                token.blockers = [self]
+                tg_word_announce(&token.t.word, TG_BLOCKED)
+            with cython.critical_section(self):
+                self.tokens[self.next_place] = token
+                self.next_place += 1
+                self.pending += 1
+            chunk[filled] = &token.t
+            filled += 1
+            if filled == full:
+                self.hand_over(core, operation, chunk, filled)
+                filled = 0
+                full = CHUNK
+                if tg_now() >= until:
+                    return False
+        self.hand_over(core, operation, chunk, filled)
+        return False
+
+    cdef void hand_over(self, Core core, Operation operation, tg_token **chunk, size_t count) except *:
+        cdef tg_summons summons
+        cdef size_t i
+        cdef int64_t now
+        if count == 0:
+            return
+        now = tg_now()
+        for i in range(count):
+            chunk[i].created = now
+            Py_INCREF(<object>chunk[i].owner)  # the queue's reference
+        if tg_pool_submit(core.pool, operation.ptr, chunk, count, now, &summons):
+            core.carry_out(summons)
+            return
+        for i in range(count):
+            core.refuse(<TokenBase>chunk[i].owner)
+            Py_DECREF(<object>chunk[i].owner)
+
+    # -- out --------------------------------------------------------------------------------------------------------
+
+    def wake_when(self, Py_ssize_t want, waker):
+        """Calls `waker()` once `want` ended tokens are ready, or none is pending. False: that is so already."""
+        with cython.critical_section(self):
+            if len(self.ready) >= want or self.pending == 0:
+                return False
+            self.want = want
+            self.waker = waker
+            return True
+
+    def forget_waker(self):
+        """The consumer no longer waits."""
+        with cython.critical_section(self):
+            self.waker = None
+
+    def take(self):
+        """The ended tokens so far, in the order they ended."""
+        cdef list ready
+        with cython.critical_section(self):
+            ready = self.ready
+            self.ready = []
+        for token in ready:
+            if (<TokenBase>token).place >= 0:
+                self.tokens.pop((<TokenBase>token).place, None)
+        return ready
+
+    def take_place(self, Py_ssize_t place):
+        """The token submitted at that place if it has ended, else None; for consumers who want them in order."""
+        cdef TokenBase token = self.tokens.get(place)
+        if token is None or not tg_ended(tg_word_load(&token.t.word)):
+            return None
+        del self.tokens[place]
+        return token
+
+    def forget_ready(self):
+        """Drops the list of ended tokens, for consumers who take them by place."""
+        with cython.critical_section(self):
+            self.ready = []
+
+    def store(self, list results, bint return_exceptions):
+        """Takes the ended tokens and puts each one's result at its place in `results`. Raises the first failure unless
+        return_exceptions, which puts the exception there instead."""
+        cdef TokenBase token
+        cdef object value
+        for each in self.take():
+            token = <TokenBase>each
+            if tg_state_of(tg_word_load(&token.t.word)) == TG_COMPLETED:
+                value = token.value
+            elif return_exceptions:
+                value = _exception_of(token)
+            else:
+                value = token.outcome()
+            while len(results) <= token.place:
+                results.append(None)
+            results[token.place] = value
+
+    def unfinished(self):
+        """The submitted tokens that have not been taken, oldest first."""
+        return list(self.tokens.values())
+
+    def cancel_unstarted(self):
+        """Cancels the submitted tokens whose function has not started."""
+        for token in self.unfinished():
+            (<TokenBase>token).end(TG_CANCELLED, None, True)
+
+    def discard(self):
+        """Drops all tokens; what they failed with is of no interest any more."""
+        for token in self.unfinished():
+            (<TokenBase>token).forgive()
+        self.tokens = {}
+        self.forget_ready()
+
+
+def raise_first_failure(tokens):
+    """Raises what the first of these ended tokens failed with, if any did."""
+    for each in tokens:
+        if tg_state_of(tg_word_load(&(<TokenBase?>each).t.word)) != TG_COMPLETED:
+            (<TokenBase>each).outcome()
+
+
+cdef object _exception_of(TokenBase token):
+    try:
+        return token.exception()
+    except (_LoopCancelled, _BlockedCancelled) as error:
+        return error
+
+
+def outcomes(tokens, bint return_exceptions):
+    """The results of ended tokens, in order. Raises the first failure unless return_exceptions."""
+    cdef TokenBase token
+    cdef list results = []
+    for each in tokens:
+        token = <TokenBase?>each
+        if return_exceptions and tg_state_of(tg_word_load(&token.t.word)) != TG_COMPLETED:
+            results.append(_exception_of(token))
+        else:
+            results.append(token.outcome())
+    return results

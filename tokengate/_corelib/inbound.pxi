@@ -1,0 +1,151 @@
+# Finished tokens on their way back to an event loop.
+#
+# One Link per event loop. Workers push ended tokens that somebody awaits; the first to arrive wakes the loop once; the
+# loop drains in slices. Nothing here ever blocks a worker, and a loop that is closed or gone simply has no waiters.
+
+cdef enum:
+    SLICE_NS = 1_000_000  # a drain that has run this long lets the loop's other callbacks go first
+
+_links = weakref.WeakKeyDictionary()  # event loop -> Link; guarded by _links_lock
+_links_lock = threading.Lock()
+
+
+@cython.final
+cdef class Link:
+    """The way from workers to one event loop."""
+
+    cdef tg_inbox box
+    cdef tg_token *first     # drained from the box, not delivered yet; the loop's thread only
+    cdef tg_token *last
+    cdef void *loop_address  # compared only while `alive`; an address alone may be reused
+    cdef bint alive
+    cdef object loop_ref
+    cdef tg_hist lag
+    cdef object __weakref__
+
+    def __cinit__(self, loop):
+        tg_inbox_init(&self.box)
+        tg_hist_init(&self.lag)
+        self.loop_address = <void*>loop
+        self.alive = True
+        self_ref = weakref.ref(self)
+
+        def loop_gone(_, self_ref=self_ref):
+            link = self_ref()
+            if link is not None:
+                (<Link>link).gone()
+
+        self.loop_ref = weakref.ref(loop, loop_gone)
+
+    cdef inline bint leads_to(self, object loop):
+        # The weak reference's callback clears `alive` before the loop's memory can be reused.
+        return self.alive and self.loop_address == <void*>loop
+
+    cdef object loop(self):
+        return self.loop_ref() if self.alive else None
+
+    cdef void gone(self):
+        self.alive = False
+        self.drop()
+
+    cdef void drop(self):
+        # The waiters are gone with their loop; the references their tokens had here end.
+        # No drain can be running, but several workers may find the loop closed at once.
+        cdef tg_token *t
+        cdef tg_token *rest
+        with cython.critical_section(self):
+            self.collect()
+            rest = self.first
+            self.first = self.last = NULL
+        while rest is not NULL:
+            t = rest
+            rest = t.next
+            t.next = NULL
+            Py_DECREF(<object>t.owner)
+
+    cdef inline void collect(self):
+        cdef tg_token *t = tg_inbox_take(&self.box)
+        if t is NULL:
+            return
+        if self.first is NULL:
+            self.first = t
+        else:
+            self.last.next = t
+        while t.next is not NULL:
+            t = t.next
+        self.last = t
+
+    cdef void push(self, TokenBase token, int64_t now) except *:
+        """An ended token that has a waiter on this loop. Any thread."""
+        Py_INCREF(token)
+        if tg_inbox_push(&self.box, &token.t, now):
+            self.wake()
+
+    cdef void wake(self) except *:
+        loop = self.loop()
+        if loop is None:
+            return
+        try:
+            if _running_loop() is loop:
+                loop.call_soon(self.drain)
+            else:
+                loop.call_soon_threadsafe(self.drain)
+        except RuntimeError:
+            if not loop.is_closed():
+                raise
+            self.drop()
+
+    def drain(self):
+        """Delivers ended tokens to their waiters, in the order they ended. On the loop's thread only."""
+        cdef int64_t begun = tg_now()
+        cdef int64_t armed = tg_inbox_armed_at(&self.box)
+        cdef int delivered = 0
+        cdef tg_token *t
+        cdef TokenBase token
+        if begun > armed:
+            tg_hist_record(&self.lag, <uint64_t>(begun - armed), <uint64_t>begun)
+        self.collect()
+        try:
+            while self.first is not NULL:
+                t = self.first
+                self.first = t.next
+                t.next = NULL
+                token = <TokenBase>t.owner
+                Py_DECREF(token)  # the box's reference; `token` holds one
+                token.deliver()
+                delivered += 1
+                if delivered & 15 == 0 and tg_now() - begun > SLICE_NS:
+                    break
+        finally:
+            # also when a callback raised SystemExit or KeyboardInterrupt: the others must not be lost
+            if self.first is not NULL and tg_inbox_arm(&self.box, tg_now()):
+                loop = self.loop()
+                if loop is not None and not loop.is_closed():
+                    loop.call_soon(self.drain)
+
+    def lag_view(self):
+        """Loop lag: (count, mean, max, p50, p99) in s over the last minute."""
+        cdef tg_hist_view v
+        tg_hist_snapshot(&self.lag, <uint64_t>tg_now(), &v)
+        return (v.count, v.mean * 1e-9, v.max * 1e-9, v.p50 * 1e-9, v.p99 * 1e-9)
+
+
+def links():
+    """The links of all event loops that are alive."""
+    with _links_lock:
+        return [link for link in _links.values()]
+
+
+cdef Link _link_to(object loop):
+    """The link of an event loop, made on first use. Any thread."""
+    cdef object cached = _thread_value(_LINK)
+    cdef Link link
+    if cached is not None and (<Link>cached).leads_to(loop):
+        return <Link>cached
+    with _links_lock:
+        link = _links.get(loop)
+        if link is None:
+            link = Link(loop)
+            _links[loop] = link
+    _set_thread_value(_LINK, link)
+    return link

@@ -1,0 +1,174 @@
+# What the core uses of the native headers and of CPython's C API.
+
+cdef extern from "tg_word.h" nogil:
+    enum:
+        TG_CREATED
+        TG_WAITING
+        TG_ADMITTED
+        TG_EXECUTING
+        TG_COMPLETED
+        TG_FAILED
+        TG_CANCELLED
+        TG_EXPIRED
+        TG_KILLED
+        TG_WAITER
+        TG_BLOCKED
+        TG_RUNNING
+    ctypedef struct tg_word:
+        pass
+    ctypedef struct tg_step:
+        bint moved
+        uint32_t old
+    ctypedef struct tg_edge:
+        uint8_t from_ "from"
+        uint8_t to
+        const char *by
+    const tg_edge *tg_edges(size_t *count)
+    uint32_t tg_word_load(tg_word *w)
+    uint32_t tg_state_of(uint32_t word)
+    bint tg_ended(uint32_t word)
+    bint tg_abandoned(uint32_t word)
+    tg_step tg_word_submit(tg_word *w)
+    tg_step tg_word_try_admit(tg_word *w)
+    tg_step tg_word_give_back(tg_word *w)
+    tg_step tg_word_try_start(tg_word *w)
+    tg_step tg_word_finish(tg_word *w, uint32_t to)
+    tg_step tg_word_fail_unrun(tg_word *w)
+    tg_step tg_word_end(tg_word *w, uint32_t to)
+    tg_step tg_word_end_unstarted(tg_word *w, uint32_t to)
+    void tg_word_returned(tg_word *w)
+    uint32_t tg_word_announce(tg_word *w, uint32_t flag)
+
+cdef extern from "tg_hist.h" nogil:
+    enum:
+        TG_HIST_BOUNDS
+    ctypedef struct tg_hist:
+        pass
+    ctypedef struct tg_hist_view:
+        uint64_t count
+        double mean
+        double max
+        double p50
+        double p99
+        uint64_t total_count
+        double total_sum
+        uint64_t total_max
+        uint64_t *le
+    uint64_t tg_hist_bound_ns(uint32_t i)
+    void tg_hist_init(tg_hist *h)
+    void tg_hist_record(tg_hist *h, uint64_t ns, uint64_t now)
+    void tg_hist_snapshot(tg_hist *h, uint64_t now, tg_hist_view *view)
+
+cdef extern from "tg_token.h" nogil:
+    ctypedef struct tg_counter "_Atomic(uint64_t)":
+        pass
+    ctypedef struct tg_times:
+        tg_hist wait
+        tg_hist run
+    ctypedef struct tg_op:
+        tg_counter submitted
+        tg_counter admitted
+        tg_counter started
+        tg_counter returned
+        tg_counter dropped
+        tg_counter rejected
+        tg_counter abandoned_total
+        tg_counter *ended
+        tg_times times
+    ctypedef struct tg_token:
+        tg_word word
+        uint32_t generation
+        tg_token *next
+        tg_op *op
+        void *owner
+        int64_t charge
+        uint64_t id
+        int64_t created
+        int64_t admitted
+        int64_t started
+        int64_t finished
+        int64_t ended
+    void tg_count(tg_counter *counter)
+    uint64_t tg_counted(tg_counter *counter)
+    void tg_op_ended(tg_op *op, uint32_t state)
+    uint64_t tg_op_live(tg_op *op)
+    void tg_op_abandoned_add(tg_op *op, int64_t n)
+    int64_t tg_op_abandoned_now(tg_op *op)
+    void tg_token_init(tg_token *t, tg_op *op, void *owner, uint64_t id, uint32_t generation)
+
+cdef extern from "tg_inbox.h" nogil:
+    ctypedef struct tg_inbox:
+        pass
+    void tg_inbox_init(tg_inbox *box)
+    bint tg_inbox_push(tg_inbox *box, tg_token *token, int64_t now)
+    tg_token *tg_inbox_take(tg_inbox *box)
+    bint tg_inbox_arm(tg_inbox *box, int64_t now)
+    int64_t tg_inbox_armed_at(tg_inbox *box)
+
+cdef extern from "tg_pool.h" nogil:
+    ctypedef struct tg_parker:
+        pass
+    ctypedef struct tg_worker:
+        tg_parker parker
+        uint32_t index
+    ctypedef struct tg_pool:
+        pass
+    ctypedef struct tg_summons:
+        tg_worker *wake
+        bint start
+    ctypedef struct tg_pool_view:
+        uint32_t workers
+        uint32_t idle
+        uint32_t max_workers
+        uint32_t limit
+        uint64_t queued
+        uint64_t admitted
+        uint64_t wakes
+        double cpu_seconds
+    ctypedef struct tg_op_view:
+        uint64_t waiting
+        int64_t oldest
+    tg_pool *tg_pool_new(uint32_t max_workers, uint32_t limit)
+    tg_pool *tg_pool_retain(tg_pool *p)
+    void tg_pool_release(tg_pool *p)
+    tg_op *tg_pool_add_op(tg_pool *p, uint64_t hint)
+    uint64_t tg_pool_new_id(tg_pool *p)
+    uint64_t tg_pool_new_ids(tg_pool *p)
+    void tg_pool_watch(tg_pool *p, bint on)
+    bint tg_pool_watched(tg_pool *p)
+    bint tg_pool_submit(tg_pool *p, tg_op *op, tg_token **tokens, size_t count, int64_t now, tg_summons *out)
+    void tg_pool_unlink(tg_pool *p, tg_token *t)
+    tg_worker *tg_pool_enter(tg_pool *p)
+    uint32_t tg_pool_start_failed(tg_pool *p)
+    tg_token *tg_pool_wait(tg_pool *p, tg_worker *w)
+    tg_summons tg_pool_claimed(tg_pool *p, tg_worker *w)
+    tg_token *tg_pool_next(tg_pool *p, tg_worker *w, tg_op *op, int64_t charge, int64_t run, bint late, int64_t now,
+                           tg_summons *out)
+    tg_token *tg_pool_skip(tg_pool *p, tg_worker *w, tg_op *op, int64_t charge, int64_t now, tg_summons *out)
+    tg_summons tg_pool_abandon(tg_pool *p, int64_t now)
+    void tg_pool_unabandon(tg_pool *p)
+    void tg_pool_refuse(tg_pool *p)
+    void tg_pool_close(tg_pool *p)
+    void tg_pool_open(tg_pool *p)
+    tg_token *tg_pool_detach(tg_pool *p, tg_op *only)
+    void tg_pool_resize(tg_pool *p, uint32_t max_workers, uint32_t limit, tg_summons *out)
+    void tg_pool_look(tg_pool *p, tg_pool_view *view)
+    void tg_pool_look_op(tg_pool *p, tg_op *op, tg_op_view *view)
+    void tg_unpark(tg_parker *p)
+
+cdef extern from "tg_base.h" nogil:
+    int64_t tg_now()
+
+cdef extern from "tg_fork.h" nogil:
+    uint32_t tg_generation()
+    bint tg_fork_watch()
+
+cdef extern from "Python.h":
+    object PyContext_CopyCurrent()
+    int PyContext_Enter(object context) except -1
+    int PyContext_Exit(object context) except -1
+    int PyContextVar_Get(object var, PyObject *default_value, PyObject **value) except -1
+    PyObject *PyThreadState_GetDict()
+    PyObject *PyDict_GetItemWithError(object d, object key) except? NULL
+    bint PyFunction_Check(object o)
+    bint PyMethod_Check(object o)

@@ -1,0 +1,333 @@
+# Operations, and the core of a coordinator: a pool, its operations, and the way in.
+
+from types import MappingProxyType as _frozen
+
+cdef enum:
+    MAX_OPERATIONS = 1000  # beyond it, names share one queue and one set of figures, called "other"
+
+_OTHER = "other"
+
+# How long a token is expected to run, in ns, until its operation has been measured.
+_HINTS = {"light": 200_000, "medium": 2_000_000, "heavy": 20_000_000}
+
+
+@cython.final
+cdef class Operation:
+    """A name, its tags, and the native record with its queue and counters, in one coordinator."""
+
+    cdef readonly str name
+    cdef readonly object tags
+    cdef tg_op *ptr  # belongs to the pool, which outlives every token of it
+
+
+cdef class Core:
+    """The compiled half of `tokengate.Coordinator`."""
+
+    cdef tg_pool *pool
+    cdef uint32_t generation
+    cdef uint32_t max_workers
+    cdef uint32_t limit
+    cdef dict operations     # name -> Operation
+    cdef list watches        # (Operation or None, callable): who waits for tokens to end; under the critical section
+    cdef bint refusing
+    cdef object __weakref__
+
+    def __cinit__(self, *args, **kwargs):
+        self.operations = {}
+        self.watches = []
+
+    def _open_pool(self, uint32_t max_workers, uint32_t limit):
+        """Makes the native pool; once, by the constructor."""
+        self.max_workers = max_workers
+        self.limit = limit
+        self.generation = tg_generation()
+        self.pool = tg_pool_new(max_workers, limit)
+        if self.pool is NULL:
+            raise MemoryError("no memory for a coordinator's queues")
+
+    def __dealloc__(self):
+        if self.pool is NULL:
+            return
+        if self.generation == tg_generation():
+            # Dropped without stop(): its tokens have ended (each holds its core), so the workers may leave.
+            tg_pool_close(self.pool)
+            tg_pool_release(self.pool)
+        # else: inherited by a forked child; its locks are in an unknown state and its memory stays where it is
+
+    cdef void renew(self) except *:
+        """In a forked child: starts afresh, with new queues and nobody else's tokens."""
+        with cython.critical_section(self):
+            if self.generation == tg_generation():
+                return
+            self.pool = tg_pool_new(self.max_workers, self.limit)
+            if self.pool is NULL:
+                raise MemoryError("no memory for a coordinator's queues")
+            if self.refusing:
+                tg_pool_refuse(self.pool)
+            self.watches = []
+            for operation in self.operations.values():
+                (<Operation>operation).ptr = self.new_op((<Operation>operation).tags)
+            self.generation = tg_generation()
+        self._forked()
+
+    def _forked(self):
+        """Called in a forked child after the pool was renewed, before anything is submitted to it."""
+
+    cdef inline void check(self) except *:
+        if self.generation != tg_generation():
+            self.renew()
+
+    # -- operations -------------------------------------------------------------------------------------------------
+
+    cdef tg_op *new_op(self, object tags) except NULL:
+        cdef uint64_t hint = _HINTS.get(tags.get("weight"), _HINTS["light"])
+        cdef tg_op *ptr = tg_pool_add_op(self.pool, hint)
+        if ptr is NULL:
+            raise MemoryError("no memory for an operation's queue")
+        return ptr
+
+    cdef Operation operation(self, str name, object tags):
+        """The operation of that name, made on first use. Any thread."""
+        cdef Operation operation = self.operations.get(name)
+        cdef Operation other
+        if operation is not None:
+            return operation
+        with cython.critical_section(self):
+            operation = self.operations.get(name)
+            if operation is not None:
+                return operation
+            operation = Operation()
+            operation.name = name
+            operation.tags = tags
+            if len(self.operations) < MAX_OPERATIONS:
+                operation.ptr = self.new_op(tags)
+                self.operations[name] = operation
+                return operation
+            other = self.operations.get(_OTHER)
+            if other is None:
+                other = Operation()
+                other.name = _OTHER
+                other.tags = _frozen({})
+                other.ptr = self.new_op(other.tags)
+                self.operations[_OTHER] = other
+            operation.ptr = other.ptr
+            return operation
+
+    # -- the way in -------------------------------------------------------------------------------------------------
+
+    cdef TokenBase make(self, type token_class, Operation operation, object fn, tuple args, dict kwargs):
+        """A token in state CREATED."""
+        cdef TokenBase token = token_class.__new__(token_class)
+        tg_token_init(&token.t, operation.ptr, <void*>token, tg_pool_new_id(self.pool), self.generation)
+        token.core = self
+        token.op = operation
+        token.fn = fn
+        token.args = args
+        token.kwargs = kwargs
+        token.context = PyContext_CopyCurrent()
+        token.place = -1
+        return token
+
+    cdef TokenBase spawn(self, type token_class, Operation operation, object fn, tuple args, dict kwargs):
+        """A token on its way. Any thread."""
+        cdef TokenBase token
+        cdef tg_token *t
+        cdef tg_summons summons
+        self.check()
+        token = self.make(token_class, operation, fn, args, kwargs)
+        loop = _running_loop()
+        if loop is not None:
+            token.link = _link_to(loop)
+        t = &token.t
+        t.created = tg_now()
+        Py_INCREF(token)  # the queue's reference
+        if tg_pool_submit(self.pool, operation.ptr, &t, 1, t.created, &summons):
+            self.carry_out(summons)
+        else:
+            Py_DECREF(token)
+            self.refuse(token)
+        return token
+
+    cdef void refuse(self, TokenBase token) except *:
+        """A token the pool did not take ends at once, and is counted."""
+        tg_count(&token.t.op.submitted)
+        tg_count(&token.t.op.rejected)
+        token.end(TG_KILLED, CoordinatorStopped(
+            f"{self!r} is stopped and takes no new tokens; start() it again to use it"))
+
+    cdef inline void carry_out(self, tg_summons summons) except *:
+        """Does what the pool asked for after it let go of its lock: wake one worker, or start one."""
+        if summons.wake is not NULL:
+            tg_unpark(&summons.wake.parker)
+        elif summons.start:
+            self._start_worker()
+
+    def _start_worker(self):
+        """Starts one worker's thread, or reports through `_start_failed` that it could not."""
+        raise NotImplementedError(f"{type(self).__name__} has no lane")
+
+    def _start_failed(self, str why):
+        """No thread could be started. Without any worker, what waits can never run, and ends here saying so."""
+        if tg_pool_start_failed(self.pool) == 0:
+            self._kill_waiting(TokenKilled(f"no worker could be started: {why}"))
+
+    # -- administration ---------------------------------------------------------------------------------------------
+
+    def _kill_waiting(self, error):
+        """Ends every waiting token with `error`; returns how many."""
+        cdef tg_token *t
+        cdef TokenBase token
+        cdef Py_ssize_t count = 0
+        self.check()
+        while True:
+            t = tg_pool_detach(self.pool, NULL)
+            if t is NULL:
+                return count
+            token = <TokenBase>t.owner
+            Py_DECREF(token)  # the queue's reference [P5]; `token` holds one
+            count += token.end(TG_KILLED, error)
+
+    def _refuse_new(self):
+        self.check()
+        self.refusing = True
+        tg_pool_refuse(self.pool)
+
+    def _close_pool(self):
+        self.check()
+        self.refusing = True
+        tg_pool_close(self.pool)
+
+    def _reopen_pool(self):
+        self.check()
+        self.refusing = False
+        tg_pool_open(self.pool)
+
+    def _resize_pool(self, uint32_t max_workers, uint32_t limit):
+        cdef tg_summons summons
+        self.check()
+        self.max_workers = max_workers
+        self.limit = limit
+        tg_pool_resize(self.pool, max_workers, limit, &summons)
+        self.carry_out(summons)
+
+    # -- waiting for tokens to end ----------------------------------------------------------------------------------
+
+    cdef bint quiet(self, Operation operation) except -1:
+        if operation is not None:
+            return tg_op_live(operation.ptr) == 0
+        for each in list(self.operations.values()):
+            if tg_op_live((<Operation>each).ptr) != 0:
+                return False
+        return True
+
+    def _live(self):
+        """Tokens that have not ended."""
+        self.check()
+        return sum([tg_op_live((<Operation>each).ptr) for each in list(self.operations.values())])
+
+    def _watch(self, name, notify):
+        """Calls `notify()` once no token of the operation (None: of any) is left unended, perhaps at once.
+        From whichever thread ends the last one. Returns a handle for `_unwatch`."""
+        cdef Operation operation = None
+        self.check()
+        if name is not None:
+            operation = self.operations[name]
+        watch = (operation, notify)
+        tg_pool_watch(self.pool, True)
+        with cython.critical_section(self):
+            self.watches.append(watch)
+        self.check_watches()
+        return watch
+
+    def _unwatch(self, watch):
+        """False if it had been called already."""
+        with cython.critical_section(self):
+            for i, each in enumerate(self.watches):
+                if each is watch:
+                    del self.watches[i]
+                    break
+            else:
+                return False
+        tg_pool_watch(self.pool, False)
+        return True
+
+    cdef void check_watches(self) except *:
+        for watch in list(self.watches):
+            if self.quiet(<Operation>watch[0]) and self._unwatch(watch):
+                watch[1]()
+
+    # -- looking ----------------------------------------------------------------------------------------------------
+
+    @property
+    def stopped(self):
+        """True from the beginning of stop() or aclose() until start()."""
+        return self.refusing
+
+    @property
+    def in_use(self):
+        """True if tokens have been submitted to it in this process and it has not been stopped since."""
+        if self.generation != tg_generation() or self.refusing:
+            return False
+        return tg_pool_new_ids(self.pool) != 0
+
+    def _operation_names(self):
+        return list(self.operations)
+
+    def _look(self):
+        """(workers, idle, max_workers, limit, queued, admitted, wakes, cpu_seconds) of the pool."""
+        cdef tg_pool_view v
+        self.check()
+        tg_pool_look(self.pool, &v)
+        return (v.workers, v.idle, v.max_workers, v.limit, v.queued, v.admitted, v.wakes, v.cpu_seconds)
+
+    def _look_operation(self, str name):
+        """Counters and durations of one operation, as a dict of plain numbers (durations in s)."""
+        cdef Operation operation
+        cdef tg_op *op
+        cdef tg_op_view v
+        cdef int64_t now = tg_now(), abandoned
+        cdef uint64_t admitted, started, returned, dropped
+        self.check()
+        operation = self.operations[name]
+        op = operation.ptr
+        tg_pool_look_op(self.pool, op, &v)
+        # later events first, so that no difference can come out negative
+        abandoned = tg_op_abandoned_now(op)
+        returned = tg_counted(&op.returned)
+        dropped = tg_counted(&op.dropped)
+        started = tg_counted(&op.started)
+        admitted = tg_counted(&op.admitted)
+        return {
+            "waiting": v.waiting,
+            "admitted": max(0, <int64_t>admitted - <int64_t>started - <int64_t>dropped),
+            "executing": max(0, <int64_t>started - <int64_t>returned - abandoned),
+            "submitted": tg_counted(&op.submitted),
+            "completed": tg_counted(&op.ended[TG_COMPLETED]),
+            "failed": tg_counted(&op.ended[TG_FAILED]),
+            "cancelled": tg_counted(&op.ended[TG_CANCELLED]),
+            "expired": tg_counted(&op.ended[TG_EXPIRED]),
+            "killed": tg_counted(&op.ended[TG_KILLED]),
+            "rejected": tg_counted(&op.rejected),
+            "abandoned_now": abandoned,
+            "abandoned_total": tg_counted(&op.abandoned_total),
+            "oldest_wait": (now - v.oldest) * 1e-9 if v.oldest else 0.0,
+            "wait": _durations(&op.times.wait, now),
+            "run": _durations(&op.times.run, now),
+        }
+
+
+cdef dict _durations(tg_hist *hist, int64_t now):
+    cdef tg_hist_view v
+    cdef uint32_t i
+    tg_hist_snapshot(hist, <uint64_t>now, &v)
+    return {
+        "count": v.count,
+        "mean": v.mean * 1e-9,
+        "max": v.max * 1e-9,
+        "p50": v.p50 * 1e-9,
+        "p99": v.p99 * 1e-9,
+        "total_count": v.total_count,
+        "total_sum": v.total_sum * 1e-9,
+        "buckets": [(tg_hist_bound_ns(i) * 1e-9 if i < TG_HIST_BOUNDS else float("inf"), v.le[i])
+                    for i in range(TG_HIST_BOUNDS + 1)],
+    }

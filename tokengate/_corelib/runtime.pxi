@@ -1,0 +1,87 @@
+# What the whole module shares, and the exceptions it speaks.
+
+import asyncio
+import concurrent.futures
+import logging
+import sys
+import threading
+import weakref
+from asyncio import CancelledError as _LoopCancelled
+from asyncio import InvalidStateError as _InvalidState
+from asyncio import _get_running_loop as _running_loop
+
+from tokengate.errors import CoordinatorStopped, FunctionExited, TokenExpired, TokenKilled
+
+_BlockedCancelled = concurrent.futures.CancelledError
+_log = logging.getLogger("tokengate")
+_allocate_lock = threading.Lock
+
+# Raised by a function, these would stop or confuse the awaiter's loop.
+_MUST_NOT_ACT = (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, _LoopCancelled)
+
+_LINK = "tokengate.link"      # keys in the thread's own dictionary
+_WORKER = "tokengate.worker"
+
+if not tg_fork_watch():
+    raise ImportError("tokengate: the system refused to watch for forks (pthread_atfork: out of memory)")
+
+
+@cython.final
+cdef class Runtime:
+    """What the Python layer gives every guard: the token class, the `use` variable, the default coordinator."""
+
+    cdef readonly type token_class
+    cdef readonly object current  # ContextVar: the coordinator chosen by use(), or unset
+    cdef readonly Core default    # lives as long as the process, so guards may cache it
+
+    def __init__(self, type token_class, current, Core default):
+        if not issubclass(token_class, TokenBase):
+            raise TypeError(f"token_class must be a subclass of TokenBase, got {token_class!r}")
+        self.token_class = token_class
+        self.current = current
+        self.default = default
+
+    cdef Core core(self):
+        cdef PyObject *chosen = NULL
+        cdef Core core
+        PyContextVar_Get(self.current, NULL, &chosen)
+        if chosen is NULL:
+            return self.default
+        core = <Core><object>chosen
+        Py_DECREF(core)  # PyContextVar_Get gave us a reference
+        return core
+
+
+def edges():
+    """The lifecycle as data: (from, to, edge) rows of state numbers and the name of the edge."""
+    cdef size_t count = 0, i
+    cdef const tg_edge *rows = tg_edges(&count)
+    return [(rows[i].from_, rows[i].to, rows[i].by.decode()) for i in range(count)]
+
+
+def generation():
+    """How many forks this process is away from the one that loaded the core, plus one."""
+    return tg_generation()
+
+
+def gil_enabled():
+    """True if one lock lets one thread at a time run Python code in this process."""
+    check = getattr(sys, "_is_gil_enabled", None)
+    return True if check is None else check()
+
+
+cdef object _thread_value(str key):
+    # A thread's own dictionary: no other thread writes it, so no lock and no reference count shared between threads.
+    cdef PyObject *mine = PyThreadState_GetDict()
+    cdef PyObject *value
+    if mine is NULL:
+        return None
+    value = PyDict_GetItemWithError(<object>mine, key)
+    return None if value is NULL else <object>value
+
+
+cdef void _set_thread_value(str key, object value) except *:
+    cdef PyObject *mine = PyThreadState_GetDict()
+    if mine is NULL:
+        raise MemoryError("no dictionary for this thread")
+    (<dict>mine)[key] = value

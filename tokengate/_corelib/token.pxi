@@ -1,0 +1,542 @@
+# The token: one call, from creation to its end, speaking asyncio's Future protocol without a Future around it.
+#
+# Who may write what (rules [W1]-[W5] in tg_word.h):
+#   call           function, arguments, context: the submitter, then the winner of the edge that uses or drops them
+#   value          the worker, before the edge EXECUTING -> COMPLETED | FAILED
+#   verdict        a caller's side end (cancel, kill, expiry), under the token's critical section, before its edge
+#   callbacks, blockers, delivered: under the token's critical section
+#   link           once: at creation, or by the first loop that awaits it, under the critical section
+
+cdef tuple _STATE_NAMES = ("CREATED", "WAITING", "ADMITTED", "EXECUTING", "COMPLETED", "FAILED", "CANCELLED",
+                           "EXPIRED", "KILLED")
+
+
+cdef void _remove_identical(list items, object item) except *:
+    cdef Py_ssize_t i
+    if items is not None:
+        for i in range(len(items)):
+            if items[i] is item:
+                del items[i]
+                return
+
+
+@cython.final
+cdef class Failure:
+    """A function's exception on its way to whoever asks; reports itself if nobody ever does."""
+
+    cdef readonly object exception
+    cdef object traceback
+    cdef object loop_ref
+    cdef object what
+    cdef bint retrieved
+
+    def __cinit__(self, exception, loop_ref, what):
+        self.exception = exception
+        self.traceback = exception.__traceback__
+        self.loop_ref = loop_ref
+        self.what = what
+
+    cdef object again(self):
+        # The same exception object may be raised to several awaiters: each starts from the function's traceback.
+        self.retrieved = True
+        return self.exception.with_traceback(self.traceback)
+
+    def __del__(self):
+        if self.retrieved:
+            return
+        exception = self.exception.with_traceback(self.traceback)
+        context = {
+            "message": f"{self.what}: exception was never retrieved",
+            "exception": exception,
+            "token": self.what,
+        }
+        loop = self.loop_ref() if self.loop_ref is not None else None
+        if loop is not None:
+            try:
+                # posted: this runs on whatever thread dropped the token, often a worker
+                loop.call_soon_threadsafe(loop.call_exception_handler, context)
+                return
+            except RuntimeError:
+                pass  # the loop has been closed
+        _log.error(context["message"], exc_info=exception)
+
+
+@cython.auto_pickle(False)
+cdef class TokenBase:
+    """The compiled half of `tokengate.Token`."""
+
+    cdef tg_token t
+    cdef readonly Core core
+    cdef Operation op
+    cdef Link link
+    cdef object fn
+    cdef object args
+    cdef object kwargs
+    cdef object context
+    cdef object value
+    cdef object verdict
+    cdef object callback          # the first callback and its context; more of them in `callbacks`
+    cdef object callback_context
+    cdef list callbacks
+    cdef list blockers            # locks of threads blocked in result(), and collectors of synchronous consumers
+    cdef object kept              # the arguments, where a consumer asked to see them again
+    cdef Py_ssize_t place         # position in the batch it came from; -1: none
+    cdef bint blocking
+    cdef bint delivered
+    cdef object __weakref__
+
+    # -- what it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def id(self):
+        """Number of the token within its coordinator, from 1."""
+        return self.t.id
+
+    @property
+    def operation_type(self):
+        """Name of the operation."""
+        return self.op.name
+
+    @property
+    def tags(self):
+        """The operation's tags, read-only."""
+        return self.op.tags
+
+    @property
+    def index(self):
+        """Position in the iterable of the `.map` call it came from, or None."""
+        return None if self.place < 0 else self.place
+
+    @property
+    def args(self):
+        """The positional arguments, where `.map(tokens=True)` kept them, else None."""
+        return self.kept
+
+    # -- state ------------------------------------------------------------------------------------------------------
+
+    cdef inline uint32_t look(self):
+        if self.t.generation != tg_generation():
+            self.inherited()
+        return tg_word_load(&self.t.word)
+
+    cdef void inherited(self):
+        # In a forked child: no worker will ever come for it, and the parent's queues must not be touched.
+        with cython.critical_section(self):
+            if not tg_ended(tg_word_load(&self.t.word)):
+                self.verdict = TokenKilled("the process forked: the token lives on in the parent only")
+                self.t.ended = tg_now()
+                tg_word_end(&self.t.word, TG_KILLED)
+        self.t.generation = tg_generation()
+
+    @property
+    def state_code(self):
+        """The state as the core's number."""
+        return tg_state_of(self.look())
+
+    @property
+    def abandoned(self):
+        """True while the function still runs although the token has ended (cancelled, expired or killed)."""
+        return tg_abandoned(self.look())
+
+    @property
+    def wait_time(self):
+        """Seconds from creation to start; up to now, or to its end, where it has not started. Any thread."""
+        cdef uint32_t word = self.look()
+        cdef int64_t to = self.t.started
+        if to == 0:
+            to = self.t.ended if tg_ended(word) else tg_now()
+        return (to - self.t.created) * 1e-9 if to > self.t.created else 0.0
+
+    @property
+    def run_time(self):
+        """Seconds from start to finish; up to now while executing, up to its end where it ended before the function
+        returned; 0.0 where it never started. Any thread."""
+        cdef uint32_t word = self.look()
+        cdef uint32_t state = tg_state_of(word)
+        cdef int64_t to
+        if self.t.started == 0:
+            return 0.0
+        if state == TG_COMPLETED or state == TG_FAILED:
+            to = self.t.finished
+        elif tg_ended(word):
+            to = self.t.ended
+        else:
+            to = tg_now()
+        return (to - self.t.started) * 1e-9 if to > self.t.started else 0.0
+
+    @property
+    def timestamps(self):
+        """Monotonic ns of (created, admitted, started, finished); 0 where it has not happened."""
+        cdef uint32_t state = tg_state_of(self.look())
+        cdef int64_t finished = 0
+        if state == TG_COMPLETED or state == TG_FAILED:
+            finished = self.t.finished
+        elif state >= TG_COMPLETED:
+            finished = self.t.ended
+        return (self.t.created, self.t.admitted, self.t.started, finished)
+
+    def done(self):
+        """True once the token has ended, however. Turns true when the worker finishes; callbacks follow on the loop."""
+        return tg_ended(self.look())
+
+    def cancelled(self):
+        """True if the caller cancelled it."""
+        return tg_state_of(self.look()) == TG_CANCELLED
+
+    def __repr__(self):
+        cdef uint32_t word = self.look()
+        return (f"<Token {self.t.id} {self.op.name} {_STATE_NAMES[tg_state_of(word)]}"
+                f"{' abandoned' if tg_abandoned(word) else ''}>")
+
+    # -- ending it from outside -------------------------------------------------------------------------------------
+
+    cdef bint end(self, uint32_t state, object verdict, bint unstarted_only=False) except -1:
+        """One of the caller's side edges. False: it had already ended (or started). Any thread."""
+        cdef tg_step step
+        cdef tg_summons summons
+        cdef uint32_t was
+        cdef int64_t now = tg_now()
+        if tg_ended(self.look()):
+            return False
+        with cython.critical_section(self):
+            if tg_ended(tg_word_load(&self.t.word)):
+                return False
+            self.verdict = verdict
+            self.t.ended = now
+            step = (tg_word_end_unstarted if unstarted_only else tg_word_end)(&self.t.word, state)
+            if not step.moved:
+                self.verdict = None  # the worker was first; `ended` is not read for its states
+                return False
+        was = tg_state_of(step.old)
+        if was == TG_EXECUTING:
+            tg_op_abandoned_add(self.t.op, 1)
+            tg_count(&self.t.op.abandoned_total)
+            self.core.carry_out(tg_pool_abandon(self.core.pool, now))
+        else:
+            self.fn = self.args = self.kwargs = self.context = None
+            if was == TG_WAITING:
+                tg_pool_unlink(self.core.pool, &self.t)
+                Py_DECREF(self)  # the queue's reference [P5]
+        self.announce(state, step.old, now)
+        return True
+
+    cdef void announce(self, uint32_t state, uint32_t old, int64_t now) except *:
+        """Tells everybody who asked that the token has ended. By the winner of the ending edge, once."""
+        tg_op_ended(self.t.op, state)
+        if old & TG_WAITER:
+            self.link.push(self, now)
+        if old & TG_BLOCKED:
+            self.release_blockers()
+        if tg_pool_watched(self.core.pool):
+            self.core.check_watches()
+
+    def cancel(self, msg=None):
+        """Cancel the token; returns False if it had already ended.
+
+        Its awaiters get `asyncio.CancelledError` (threads blocked in `result`:
+        `concurrent.futures.CancelledError`). A function that has not started never runs. One that
+        is executing in the thread lane runs on, `abandoned`; its result is dropped. Any thread;
+        does not block; callbacks run on the token's loop.
+        """
+        return self.end(TG_CANCELLED, msg)
+
+    def kill(self, str reason="killed"):
+        """End the token for everybody with `TokenKilled(reason)`; returns False if it had already ended.
+
+        Like `cancel`, but says that it was not the caller's wish. Any thread; does not block.
+        """
+        return self.end(TG_KILLED, TokenKilled(reason))
+
+    def _kill_with(self, error):
+        """`kill` with an exception of the caller's choice, a TokenKilled."""
+        return self.end(TG_KILLED, error)
+
+    cdef void forgive(self):
+        # its consumer has gone: what it failed with need not be reported
+        cdef uint32_t state = tg_state_of(tg_word_load(&self.t.word))
+        if state == TG_FAILED:
+            (<Failure>self.value).retrieved = True
+
+    # -- outcome ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _cancel_message(self):
+        return self.verdict if tg_state_of(self.look()) == TG_CANCELLED else None
+
+    def _make_cancelled_error(self):
+        # gather() asks this of a cancelled child, and hangs where it is missing
+        message = self._cancel_message
+        return _LoopCancelled() if message is None else _LoopCancelled(message)
+
+    cdef object cancelled_error(self):
+        if _running_loop() is not None:
+            return self._make_cancelled_error()
+        message = self._cancel_message
+        return _BlockedCancelled() if message is None else _BlockedCancelled(message)
+
+    cdef object outcome(self):
+        """The result, or raises what the token ended with. Only once it has ended."""
+        cdef uint32_t state = tg_state_of(tg_word_load(&self.t.word))
+        if state == TG_COMPLETED:
+            return self.value
+        if state == TG_FAILED:
+            raise (<Failure>self.value).again()
+        if state == TG_CANCELLED:
+            raise self.cancelled_error()
+        raise self.verdict.with_traceback(None)
+
+    def result(self, timeout=None):
+        """The function's result, or raises what the token ended with.
+
+        timeout: seconds, None: for ever. On a thread without a running event loop this blocks
+        until the token has ended (`TimeoutError` when the timeout passes first; Ctrl-C works on
+        the main thread); a worker that blocks here runs the token itself if it has not started.
+        On a thread with a running loop a token that has not ended raises
+        `asyncio.InvalidStateError`: await it instead.
+        """
+        if not tg_ended(self.look()):
+            self.block(timeout)
+        return self.outcome()
+
+    def exception(self, timeout=None):
+        """The exception the token ended with, or None if it completed. Blocks, and raises, like `result`; a cancelled
+        token raises the cancellation."""
+        cdef uint32_t state
+        if not tg_ended(self.look()):
+            self.block(timeout)
+        state = tg_state_of(tg_word_load(&self.t.word))
+        if state == TG_COMPLETED:
+            return None
+        if state == TG_FAILED:
+            return (<Failure>self.value).again()
+        if state == TG_CANCELLED:
+            raise self.cancelled_error()
+        return self.verdict
+
+    @property
+    def failed(self):
+        """True if it ended in any way but with a result. Does not count as asking for the exception."""
+        cdef uint32_t word = self.look()
+        return tg_ended(word) and tg_state_of(word) != TG_COMPLETED
+
+    cdef void block(self, timeout) except *:
+        cdef uint32_t old
+        if _running_loop() is not None:
+            raise _InvalidState(
+                f"{self!r} has not ended, and waiting for it here would stall the running event loop: await it"
+            )
+        worker = _thread_value(_WORKER)
+        if worker is not None and (<Worker>worker).help(self):
+            return
+        if timeout is not None and timeout < 0:
+            timeout = 0
+        lock = _allocate_lock()
+        lock.acquire()
+        if not self.add_blocker(lock):
+            return
+        acquired = False
+        try:
+            acquired = lock.acquire(True, -1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
+        finally:
+            if not acquired:
+                self.remove_blocker(lock)
+        if not acquired and not tg_ended(tg_word_load(&self.t.word)):
+            raise TimeoutError(f"{self!r} has not ended after {timeout} s; it goes on (use cancel() to stop waiting "
+                               "for good)")
+
+    cdef bint add_blocker(self, object blocker) except -1:
+        """False: the token has ended, nobody will release the blocker."""
+        cdef uint32_t old
+        with cython.critical_section(self):
+            if tg_ended(tg_word_load(&self.t.word)):
+                return False
+            if self.blockers is None:
+                self.blockers = []
+            self.blockers.append(blocker)
+            old = tg_word_announce(&self.t.word, TG_BLOCKED)
+            if not tg_ended(old):
+                return True
+            # It ended between the two looks. With BLOCKED already set the ender comes for all of them; the list is
+            # then its own to empty, and a lock released twice would be an error, so take ours back.
+            _remove_identical(self.blockers, blocker)
+            return False
+
+    cdef void remove_blocker(self, object blocker) except *:
+        with cython.critical_section(self):
+            _remove_identical(self.blockers, blocker)
+
+    cdef void release_blockers(self) except *:
+        cdef list waiting
+        with cython.critical_section(self):
+            waiting = self.blockers
+            self.blockers = None
+        if waiting is None:
+            return
+        for blocker in waiting:
+            if type(blocker) is Collector:
+                (<Collector>blocker).note(self)
+            else:
+                blocker.release()
+
+    # -- the Future protocol ----------------------------------------------------------------------------------------
+
+    @property
+    def _asyncio_future_blocking(self):
+        return self.blocking
+
+    @_asyncio_future_blocking.setter
+    def _asyncio_future_blocking(self, bint value):
+        self.blocking = value
+
+    cdef Link bind(self):
+        """The way to its loop; a token made off any loop belongs to the first that asks."""
+        cdef Link link = self.link
+        if link is not None:
+            return link
+        loop = _running_loop()
+        if loop is None:
+            return None
+        link = _link_to(loop)
+        with cython.critical_section(self):
+            if self.link is None:
+                self.link = link
+            return self.link
+
+    def get_loop(self):
+        """The event loop the token belongs to. RuntimeError where it has none, or the loop is gone."""
+        cdef Link link = self.bind()
+        loop = link.loop() if link is not None else None
+        if loop is None:
+            raise RuntimeError(f"{self!r} belongs to no living event loop")
+        return loop
+
+    def _begin_await(self):
+        # Called by __await__ before anything is blocked.
+        cdef Link link
+        loop = _running_loop()
+        if loop is None:
+            raise RuntimeError(
+                f"{self!r} was awaited where no asyncio event loop runs. Under trio use anyio with its asyncio backend, "
+                "or trio.to_thread.run_sync(token.result)"
+            )
+        link = self.bind()
+        if not link.leads_to(loop):
+            raise RuntimeError(
+                f"{self!r} belongs to another event loop ({link.loop()!r}) and was awaited on {loop!r}. "
+                "Await it where it was created, or wait in a thread: asyncio.to_thread(token.result)"
+            )
+        self.blocking = True
+
+    def add_done_callback(self, callback, *, context=None):
+        """Call `callback(token)` on the token's loop once it has ended; at the loop's next turn if it already has.
+
+        context: the `contextvars.Context` to call it in, by default a copy of the current one.
+        RuntimeError where the token belongs to no loop. Any thread; does not block.
+        """
+        cdef Link link = self.bind()
+        cdef uint32_t old
+        if link is None:
+            raise RuntimeError(f"{self!r} belongs to no event loop yet, so there is nowhere to call {callback!r}: "
+                               "call add_done_callback where a loop runs, or use result()")
+        if context is None:
+            context = PyContext_CopyCurrent()
+        self.look()
+        if self.store_callback(link, callback, context):
+            return
+        loop = self.get_loop()
+        if _running_loop() is loop:
+            loop.call_soon(callback, self, context=context)
+        else:
+            loop.call_soon_threadsafe(callback, self, context=context)
+
+    cdef bint store_callback(self, Link link, object callback, object context) except -1:
+        """False: the token has ended and delivers no more; the caller must call it."""
+        cdef uint32_t old
+        with cython.critical_section(self):
+            if self.delivered:
+                return False
+            if self.callback is None and self.callbacks is None:
+                self.callback = callback
+                self.callback_context = context
+            elif self.callbacks is None:
+                self.callbacks = [(callback, context)]
+            else:
+                self.callbacks.append((callback, context))
+            old = tg_word_announce(&self.t.word, TG_WAITER)
+            if tg_ended(old) and not old & TG_WAITER:
+                # [W4] it ended before anybody waited: no ender pushed it, so it is delivered from here on at once
+                self.callback = self.callback_context = self.callbacks = None
+                self.delivered = True
+                return False
+        return True
+
+    def remove_done_callback(self, callback):
+        """Remove all instances of a callback; returns how many there were. Any thread."""
+        cdef Py_ssize_t removed = 0
+        cdef list rest
+        with cython.critical_section(self):
+            pairs = self.take_callbacks()
+            rest = [pair for pair in pairs if pair[0] != callback]
+            removed = len(pairs) - len(rest)
+            if rest:
+                self.callback, self.callback_context = rest.pop(0)
+                self.callbacks = rest or None
+        return removed
+
+    cdef list take_callbacks(self):
+        cdef list pairs = []
+        if self.callback is not None:
+            pairs.append((self.callback, self.callback_context))
+        if self.callbacks is not None:
+            pairs.extend(self.callbacks)
+        self.callback = self.callback_context = self.callbacks = None
+        return pairs
+
+    cdef void deliver(self) except *:
+        """Runs the callbacks. On the loop's thread, by the drain, once."""
+        cdef object callback, context
+        cdef list more
+        with cython.critical_section(self):
+            callback = self.callback
+            context = self.callback_context
+            more = self.callbacks
+            self.callback = self.callback_context = self.callbacks = None
+            self.delivered = True
+        if more is None:
+            if callback is not None:
+                self.call_back(callback, context)
+            return
+        pairs = [(callback, context), *more]
+        for i, (callback, context) in enumerate(pairs):
+            try:
+                self.call_back(callback, context)
+            except BaseException:
+                self.post(pairs[i + 1:])
+                raise
+
+    cdef void post(self, list more) except *:
+        # A callback raised SystemExit or KeyboardInterrupt out of the drain: the others have their turn after it.
+        loop = self.link.loop()
+        for callback, context in more:
+            if type(callback) is Collector:
+                (<Collector>callback).note(self)
+            elif loop is not None:
+                loop.call_soon(callback, self, context=context)
+
+    cdef void call_back(self, object callback, object context) except *:
+        if type(callback) is Collector:
+            (<Collector>callback).note(self)
+            return
+        PyContext_Enter(context)
+        try:
+            callback(self)
+        except (SystemExit, KeyboardInterrupt):
+            raise
+        except BaseException as exc:
+            self.link.loop().call_exception_handler({
+                "message": f"Exception in callback {callback!r} of {self!r}",
+                "exception": exc,
+                "token": self,
+            })
+        finally:
+            PyContext_Exit(context)

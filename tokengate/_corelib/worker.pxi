@@ -1,0 +1,188 @@
+# A worker of the thread lane: waits without the GIL, then runs token after token, keeping it.
+
+cdef enum:
+    SWITCH_NS = 5_000_000  # a callable that never enters Python code would otherwise never let another thread in
+
+
+@cython.final
+cdef class Worker:
+    """What one worker thread runs. It holds the pool, never the coordinator: a coordinator nobody holds can go."""
+
+    cdef tg_pool *pool
+    cdef tg_worker *w
+    cdef uint32_t generation
+    cdef TokenBase current   # innermost first; the thread's own
+    cdef int64_t lent        # ns of nested runs inside the current one
+    cdef int64_t attached    # when it last let other threads in
+    cdef readonly object thread_ident
+    cdef object on_start, on_exit
+
+    def __cinit__(self, Core core, on_start, on_exit):
+        """on_start(index) runs on the worker's thread first; on_exit() last."""
+        core.check()
+        self.pool = tg_pool_retain(core.pool)
+        self.generation = core.generation
+        self.on_start = on_start
+        self.on_exit = on_exit
+
+    def __dealloc__(self):
+        if self.pool is not NULL and self.generation == tg_generation():
+            tg_pool_release(self.pool)
+
+    @property
+    def token(self):
+        """The token it executes, or None. A snapshot."""
+        return self.current
+
+    def run(self):
+        """The body of the worker's thread."""
+        cdef tg_token *t
+        self.w = tg_pool_enter(self.pool)
+        if self.w is NULL:
+            tg_pool_start_failed(self.pool)
+            self.on_exit()
+            return
+        self.thread_ident = threading.get_ident()
+        _set_thread_value(_WORKER, self)
+        try:
+            self.on_start(self.w.index)
+            while True:
+                # Detached here: waiting, picking and parking touch no Python object.
+                with nogil:
+                    t = tg_pool_wait(self.pool, self.w)
+                if t is NULL:
+                    return
+                self.attached = tg_now()
+                if not self.work(t):
+                    return
+        finally:
+            if self.generation == tg_generation():
+                self.on_exit()
+
+    cdef bint work(self, tg_token *t) except -1:
+        """Runs `t` and what follows until nothing is left to take. False: this is a forked child, touch nothing."""
+        cdef tg_summons summons = tg_pool_claimed(self.pool, self.w)
+        cdef TokenBase token
+        cdef tg_op *op
+        cdef int64_t charge, run, now
+        cdef bint late = False, python
+        while t is not NULL:
+            token = <TokenBase>t.owner
+            Py_DECREF(token)  # the ring's reference [P5]; `token` holds one
+            token.core.carry_out(summons)
+            op = t.op
+            charge = t.charge
+            if not tg_word_try_start(&t.word).moved:
+                token = None
+                t = tg_pool_skip(self.pool, self.w, op, charge, tg_now(), &summons)
+                continue
+            python = PyFunction_Check(token.fn)
+            run = self.execute(token, &late, &now)
+            if self.generation != tg_generation():
+                return False
+            token = None
+            t = tg_pool_next(self.pool, self.w, op, charge, run, late, now, &summons)
+            if t is not NULL and not python and now - self.attached > SWITCH_NS:
+                # Python code lets waiting threads in by itself; a C function does not. Once in a switch interval.
+                with nogil:
+                    pass
+                self.attached = tg_now()
+        if summons.wake is not NULL:
+            tg_unpark(&summons.wake.parker)
+        return True
+
+    cdef int64_t execute(self, TokenBase token, bint *late, int64_t *ended) except? -1:
+        """Runs the function of a token whose edge into EXECUTING we won. Returns the ns it ran."""
+        cdef tg_token *t = &token.t
+        cdef tg_op *op = t.op
+        cdef TokenBase outer = self.current
+        cdef int64_t lent = self.lent, run
+        cdef uint32_t to = TG_COMPLETED
+        cdef tg_step step
+        cdef object fn = token.fn, args = token.args, kwargs = token.kwargs, context = token.context
+        cdef object value = None
+        token.fn = token.args = token.kwargs = token.context = None  # [W2] ours now
+        self.current = token
+        self.lent = 0
+        tg_count(&op.started)
+        t.started = tg_now()
+        try:
+            PyContext_Enter(context)
+            try:
+                value = fn(*<tuple>args) if kwargs is None else fn(*<tuple>args, **<dict>kwargs)
+            finally:
+                PyContext_Exit(context)
+        except BaseException as error:
+            to = TG_FAILED
+            value = _failure(token, error)
+        fn = args = kwargs = context = None
+        self.current = outer
+        t.finished = tg_now()
+        ended[0] = t.finished
+        run = t.finished - t.started
+        if self.generation != tg_generation():
+            return run  # the function forked and returned in the child: nothing here is ours
+        token.value = value  # [W3]
+        value = None
+        step = tg_word_finish(&t.word, to)
+        tg_count(&op.returned)
+        late[0] = not step.moved
+        if step.moved:
+            tg_hist_record(&op.times.wait, <uint64_t>(t.started - t.created), <uint64_t>t.finished)
+            tg_hist_record(&op.times.run, <uint64_t>run, <uint64_t>t.finished)
+            token.announce(to, step.old, t.finished)
+        else:
+            if to == TG_FAILED:
+                (<Failure>token.value).retrieved = True  # nobody can ask for it any more
+            token.value = None  # the late outcome is dropped
+            tg_op_abandoned_add(op, -1)
+            tg_word_returned(&t.word)
+        # what it ran for others while it waited is theirs
+        run -= self.lent
+        self.lent = lent + (t.finished - t.started)
+        return run
+
+    cdef bint help(self, TokenBase token) except -1:
+        """Runs a token this worker is about to block on, if it has not started. True: it has ended."""
+        cdef tg_token *t = &token.t
+        cdef tg_step step
+        cdef tg_summons summons
+        cdef bint late = False
+        cdef int64_t run, now
+        if token.core is None or token.core.pool is not self.pool:
+            return False
+        step = tg_word_try_start(&t.word)
+        if not step.moved:
+            return False
+        tg_count(&t.op.admitted)  # of its own; a ring entry left behind is counted as dropped when it is popped
+        if tg_state_of(step.old) == TG_WAITING:
+            tg_pool_unlink(self.pool, t)
+            Py_DECREF(token)  # the queue's reference [P5]
+            t.admitted = tg_now()
+        run = self.execute(token, &late, &now)
+        if late:
+            # the account of abandoned runs is the pool's; the worker itself goes on with the outer token
+            tg_pool_unabandon(self.pool)
+        return True
+
+
+cdef object _failure(TokenBase token, object error):
+    if isinstance(error, _MUST_NOT_ACT):
+        wrapped = FunctionExited(
+            f"the function of {token!r} raised {type(error).__name__}"
+            f"{f': {error}' if str(error) else ''}; it ends this token, not the awaiter"
+        )
+        wrapped.__cause__ = error
+        error = wrapped
+    return Failure(error, None if token.link is None else token.link.loop_ref, f"token {token.t.id} of {token.op.name}")
+
+
+def current_token():
+    """The token whose function runs on this thread, or None outside a worker. Does not block."""
+    worker = _thread_value(_WORKER)
+    return None if worker is None else (<Worker>worker).current
+
+
+def current_worker():
+    """The worker this thread is, or None."""
+    return _thread_value(_WORKER)

@@ -1,0 +1,115 @@
+/* Parker: one thread sleeps, any thread wakes it; a wake that comes first is kept (one permit).
+ * After the parker of Rust's standard library and crossbeam.
+ *
+ * Linux: futex. Windows: WaitOnAddress would need another library, so slim lock and condition variable, as
+ * elsewhere mutex and condition variable. No spinning: on two CPUs it gained nothing and cost up to 300 us.
+ */
+#ifndef TG_PARKER_H
+#define TG_PARKER_H
+
+#include "tg_base.h"
+
+#if defined(__linux__)
+#  include <errno.h>
+#  include <linux/futex.h>
+#  include <sys/syscall.h>
+#  include <unistd.h>
+#endif
+
+enum { TG_PARK_EMPTY = 0, TG_PARK_NOTIFIED = 1, TG_PARK_PARKED = 2 };
+
+typedef struct {
+    /* state. Written: the owner (EMPTY <-> PARKED, NOTIFIED -> EMPTY), wakers (any -> NOTIFIED). Read: both.
+     * acq_rel exchanges: what a waker wrote before unpark is seen by the owner after park. */
+    _Atomic(uint32_t) state;
+#if !defined(__linux__)
+    tg_mutex lock; /* partner of `wake`; guards only the sleep itself */
+#  if defined(_WIN32)
+    CONDITION_VARIABLE wake;
+#  else
+    pthread_cond_t wake;
+#  endif
+#endif
+} tg_parker;
+
+static inline void tg_parker_init(tg_parker *p)
+{
+    atomic_init(&p->state, TG_PARK_EMPTY);
+#if !defined(__linux__)
+    tg_mutex_init(&p->lock);
+#  if defined(_WIN32)
+    InitializeConditionVariable(&p->wake);
+#  else
+    pthread_cond_init(&p->wake, NULL);
+#  endif
+#endif
+}
+
+static inline void tg_parker_destroy(tg_parker *p)
+{
+#if !defined(__linux__)
+    tg_mutex_destroy(&p->lock);
+#  if !defined(_WIN32)
+    pthread_cond_destroy(&p->wake);
+#  endif
+#else
+    (void)p;
+#endif
+}
+
+/* Sleeps until unparked; returns at once if a permit is there. Only the owner may call it. Detached from the
+ * interpreter: the caller holds neither the GIL nor the pool's lock. */
+static inline void tg_park(tg_parker *p)
+{
+    uint32_t seen = TG_PARK_EMPTY;
+    if (!atomic_compare_exchange_strong_explicit(&p->state, &seen, TG_PARK_PARKED, memory_order_acq_rel,
+                                                 memory_order_acquire)) {
+        atomic_store_explicit(&p->state, TG_PARK_EMPTY, memory_order_release); /* takes the permit */
+        return;
+    }
+#if defined(__linux__)
+    for (;;) {
+        syscall(SYS_futex, &p->state, FUTEX_WAIT_PRIVATE, TG_PARK_PARKED, NULL, NULL, 0);
+        seen = TG_PARK_NOTIFIED;
+        if (atomic_compare_exchange_strong_explicit(&p->state, &seen, TG_PARK_EMPTY, memory_order_acq_rel,
+                                                    memory_order_acquire))
+            return;
+        /* a signal, or a spurious return: still PARKED, sleep on */
+    }
+#else
+    tg_mutex_lock(&p->lock);
+    for (;;) {
+        seen = TG_PARK_NOTIFIED;
+        if (atomic_compare_exchange_strong_explicit(&p->state, &seen, TG_PARK_EMPTY, memory_order_acq_rel,
+                                                    memory_order_acquire))
+            break;
+#  if defined(_WIN32)
+        SleepConditionVariableSRW(&p->wake, &p->lock, INFINITE, 0);
+#  else
+        pthread_cond_wait(&p->wake, &p->lock);
+#  endif
+    }
+    tg_mutex_unlock(&p->lock);
+#endif
+}
+
+/* Wakes the owner, or leaves a permit for its next park. Any thread; never blocks beyond a short lock. */
+static inline void tg_unpark(tg_parker *p)
+{
+    if (atomic_exchange_explicit(&p->state, TG_PARK_NOTIFIED, memory_order_acq_rel) != TG_PARK_PARKED)
+        return;
+#if defined(__linux__)
+    syscall(SYS_futex, &p->state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+#else
+    /* taken and released: the owner is then either before its check (and sees NOTIFIED) or asleep (and hears us) */
+    tg_mutex_lock(&p->lock);
+    tg_mutex_unlock(&p->lock);
+#  if defined(_WIN32)
+    WakeConditionVariable(&p->wake);
+#  else
+    pthread_cond_signal(&p->wake);
+#  endif
+#endif
+}
+
+#endif

@@ -1,0 +1,356 @@
+"""The coordinator: owns the lanes, the gate and the statistics of the tokens it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from dataclasses import fields
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+
+from tokengate import _core, topology
+from tokengate.errors import CoordinatorStopped, LaneUnavailable
+from tokengate.lanes.threads import ThreadLane
+from tokengate.naming import NO_TAGS, operation_name, reject_asynchronous
+from tokengate.stats import Durations, LaneStats, LoopLag, OperationStats, Stats, Totals
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from tokengate.guard import GuardedFunction
+    from tokengate.token import Token
+
+__all__ = ["Coordinator", "Pin"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Pin = Literal["auto", "core", "none"]
+
+# More runnable threads make nothing faster while one lock lets one of them run at a time, and every one of them
+# makes the event loop wait longer. Where nobody chose a number, this many work at once, whatever may be started.
+ACTIVE_WITH_GIL = 8
+
+_coordinators: weakref.WeakSet[Coordinator] = weakref.WeakSet()
+
+
+class Coordinator(_core.Core):
+    """Runs tokens on worker threads that it starts as they are needed.
+
+    thread_workers: how many tokens may execute at once, 1 to 4096; None: up to 64 threads (or
+    ``TOKENGATE_THREAD_WORKERS``), of which a few are active at a time where the interpreter has a
+    GIL. pin: ``"core"`` binds each worker to one core (LaneUnavailable where the system cannot);
+    ``"none"`` does not; ``"auto"`` does not either, since no gain was measured. stop_timeout: the
+    seconds `stop` gives what still runs. name: start of the threads' names.
+
+    Starts by itself on first use; usable as ``with`` and ``async with``, which stop it. All
+    methods may be called from any thread; none blocks except `stop` and leaving ``with``.
+    """
+
+    def __init__(
+        self,
+        *,
+        thread_workers: int | None = None,
+        pin: Pin = "auto",
+        stop_timeout: float = 10.0,
+        name: str = "tokengate",
+    ) -> None:
+        self._stop_lock = threading.Lock()  # one stop at a time
+        maximum, limit = self._settle(thread_workers, pin, stop_timeout, name)
+        self._open_pool(maximum, limit)
+        _coordinators.add(self)
+
+    def _settle(
+        self, thread_workers: int | None, pin: Pin, stop_timeout: float, name: str
+    ) -> tuple[int, int]:
+        maximum, limit = _worker_counts(thread_workers)
+        if pin not in ("auto", "core", "none"):
+            raise ValueError(f"pin={pin!r}: expected 'auto', 'core' or 'none'")
+        self.stop_timeout = _seconds("stop_timeout", stop_timeout)
+        if not isinstance(name, str) or not name:
+            raise ValueError(f"name={name!r}: expected a non-empty string")
+        if pin == "core" and sys.platform != "linux":
+            raise LaneUnavailable(f"pin='core': threads cannot be pinned on {sys.platform}")
+        self.name = name
+        self._lane = ThreadLane(name, pin == "core")
+        return maximum, limit
+
+    def _configure(
+        self,
+        *,
+        thread_workers: int | None = None,
+        pin: Pin = "auto",
+        stop_timeout: float = 10.0,
+        name: str = "tokengate",
+    ) -> None:
+        """The constructor's work again, for the default coordinator before its first use."""
+        if self.in_use:
+            raise RuntimeError(
+                "the default coordinator is in use: call configure_default() before the first "
+                "guarded call, or get_coordinator().stop() it first"
+            )
+        maximum, limit = self._settle(thread_workers, pin, stop_timeout, name)
+        self._resize_pool(maximum, limit)
+
+    def __repr__(self) -> str:
+        return f"<Coordinator {self.name!r}{' stopped' if self.stopped else ''}>"
+
+    # -- the core's hooks ----------------------------------------------------------------------
+
+    def _start_worker(self) -> None:
+        self._lane.start_worker(self)
+
+    def _forked(self) -> None:
+        self._stop_lock = threading.Lock()
+        self._lane.forget()
+
+    # -- life ----------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Accept tokens (again, after `stop`). Calling it first is not needed. Does not block."""
+        self._reopen_pool()
+        return self
+
+    def stop(self, timeout: float | None = None, cancel_waiting: bool = False) -> None:
+        """Stop: take no new tokens, let those that wait and execute finish, end the workers.
+
+        timeout: seconds for all of it, None: `stop_timeout`. cancel_waiting: waiting tokens end
+        at once, KILLED with `CoordinatorStopped`. What still waits after the timeout ends so too;
+        what still executes is abandoned, its token KILLED likewise; both are reported on stderr,
+        with the Python stack of each stuck worker. Blocks. RuntimeError on an event loop's own
+        thread (use ``await aclose()``) and on one of the coordinator's workers.
+        """
+        seconds = self.stop_timeout if timeout is None else _seconds("timeout", timeout)
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError(
+                "stop() would block the event loop that runs on this thread: "
+                "use `await coordinator.aclose()`"
+            )
+        self._refuse_own_worker("stop")
+        with self._stop_lock:
+            deadline = monotonic() + seconds
+            self._begin_stop(cancel_waiting)
+            quiet = threading.Event()
+            watch = self._watch(None, quiet.set)
+            try:
+                quiet.wait(seconds)
+            finally:
+                self._unwatch(watch)
+            waiting = self._close()
+            ended = self._lane.join(max(0.0, deadline - monotonic()))
+            self._report(waiting, seconds, ended)
+
+    async def aclose(self, timeout: float | None = None, cancel_waiting: bool = False) -> None:
+        """`stop` for use on an event loop: the same, but awaits where `stop` blocks."""
+        seconds = self.stop_timeout if timeout is None else _seconds("timeout", timeout)
+        deadline = monotonic() + seconds
+        self._begin_stop(cancel_waiting)
+        await self._quiet(None, seconds)
+        waiting = self._close()
+        empty = _Signal()
+        self._lane.on_empty(empty.set)
+        ended = await empty.wait(max(0.0, deadline - monotonic()))
+        if ended:
+            self._lane.join(1.0)  # they have left their loops; the threads end in microseconds
+        self._report(waiting, seconds, ended)
+
+    def _begin_stop(self, cancel_waiting: bool) -> None:
+        self._refuse_new()
+        if cancel_waiting:
+            self._kill_waiting(CoordinatorStopped(f"{self!r}: stopped with cancel_waiting"))
+
+    def _close(self) -> int:
+        """Ends what still waits; returns how many that were. Workers leave when they are free."""
+        waiting = self._kill_waiting(
+            CoordinatorStopped(f"{self!r}: stopped before the token could run")
+        )
+        self._close_pool()
+        return waiting
+
+    def _report(self, waiting: int, seconds: float, ended: bool) -> None:
+        lines = []
+        if waiting:
+            lines.append(f"{waiting} waiting tokens were killed")
+        if not ended:
+            stuck = self._lane.stuck()
+            error = CoordinatorStopped(f"{self!r}: stopped while the function was running")
+            for worker in self._lane.workers():
+                token = worker.token
+                if token is not None:
+                    token._kill_with(error)
+            if stuck:
+                lines.append(f"{len(stuck)} functions still run, abandoned:")
+                lines += stuck
+        if lines:
+            head = f"tokengate: {self.name}: after {seconds:g} s of stopping, "
+            print(head + "\n".join(lines), file=sys.stderr, flush=True)
+
+    def _refuse_own_worker(self, what: str) -> None:
+        worker = _core.current_worker()
+        if worker is not None and worker in self._lane.workers():
+            raise RuntimeError(
+                f"{what}() was called by a function this coordinator runs, and would wait for that "
+                "function to return"
+            )
+
+    def __enter__(self) -> Self:
+        """Start; leaving stops, and after an exception ends what waits at once."""
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop(cancel_waiting=kind is not None)
+
+    async def __aenter__(self) -> Self:
+        """Start; leaving stops, and after an exception ends what waits at once."""
+        return self.start()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose(cancel_waiting=kind is not None)
+
+    # -- work ----------------------------------------------------------------------------------
+
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Token[R]:
+        """Call `fn(*args, **kwargs)` as a token of this coordinator.
+
+        A guarded function keeps its operation and tags; of any other callable the operation is
+        ``"module.qualname"``. TypeError for something that is not callable, or is asynchronous.
+        """
+        return _submit(self, fn, args, kwargs)
+
+    async def drain(self, op: str | GuardedFunction[..., Any] | None = None) -> None:
+        """Wait until every token of the operation (None: of all) has ended; does not stop others
+        from being submitted meanwhile. ValueError for an operation this coordinator never ran."""
+        await self._quiet(None if op is None else self._known(op), None)
+
+    async def _quiet(self, name: str | None, timeout: float | None) -> bool:
+        signal = _Signal()
+        watch = self._watch(name, signal.set)
+        try:
+            return await signal.wait(timeout)
+        finally:
+            self._unwatch(watch)
+
+    def _known(self, op: str | GuardedFunction[..., Any]) -> str:
+        name = op if isinstance(op, str) else op.operation
+        names = self._operation_names()
+        if name not in names:
+            near = difflib.get_close_matches(name, names, 3)
+            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {names}"
+            raise ValueError(f"no operation {name!r} has run on {self!r}; {hint}")
+        return name
+
+    def resize(self, lane: str, n: int) -> None:
+        """Let at most `n` workers of a lane execute at once; surplus ones end when they are free.
+
+        lane: ``"thread"``. ValueError for any other lane or an impossible number.
+        """
+        if lane != "thread":
+            raise ValueError(f"lane={lane!r}: this coordinator has one lane, 'thread'")
+        maximum, limit = _worker_counts(n)
+        self._resize_pool(maximum, limit)
+
+    # -- looking -------------------------------------------------------------------------------
+
+    def stats(self) -> Stats:
+        """A snapshot of operations, lanes and loop lag. Any thread; does not block; some tens of
+        microseconds for each operation."""
+        operations = {}
+        for name in self._operation_names():
+            figures = self._look_operation(name)
+            figures["wait"] = Durations(**figures["wait"])
+            figures["run"] = Durations(**figures["run"])
+            operations[name] = OperationStats(**figures)
+        workers, idle, maximum, limit, queued, admitted, wakes, cpu = self._look()
+        lane = LaneStats(workers, workers - idle, maximum, limit, queued + admitted, cpu, wakes)
+        lags = [LoopLag(*link.lag_view()) for link in _core.links()]
+        totals = {
+            each.name: sum(getattr(figures, each.name) for figures in operations.values())
+            for each in fields(Totals)
+        }
+        return Stats(
+            operations=operations,
+            lanes={"thread": lane},
+            loop_lag=max(lags, key=lambda lag: lag.p99, default=LoopLag()),
+            totals=Totals(**totals),
+        )
+
+
+class _Signal:
+    """One-shot: set from any thread, awaited on the loop it was made on."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._future: asyncio.Future[None] = self._loop.create_future()
+
+    def set(self) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._resolve)
+        except RuntimeError:
+            if not self._loop.is_closed():
+                raise
+
+    def _resolve(self) -> None:
+        if not self._future.done():
+            self._future.set_result(None)
+
+    async def wait(self, timeout: float | None) -> bool:
+        done, _ = await asyncio.wait([self._future], timeout=timeout)
+        return bool(done)
+
+
+def _submit(
+    coordinator: Coordinator, fn: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Token[R]:
+    from tokengate.current import runtime  # it needs this module first
+
+    if isinstance(fn, _core.GuardBase):
+        return fn._on(coordinator)(*args, **kwargs)  # type: ignore[no-any-return]
+    if not callable(fn):
+        raise TypeError(f"submit() needs a callable, got {fn!r}")
+    reject_asynchronous(fn)
+    return _core.submit(runtime, coordinator, operation_name(fn), NO_TAGS, fn, args, kwargs)  # type: ignore[no-any-return]
+
+
+def _worker_counts(thread_workers: int | None) -> tuple[int, int]:
+    """(threads that may exist, tokens that may execute at once)."""
+    if thread_workers is None:
+        maximum = topology.default_thread_workers()
+        return maximum, min(maximum, ACTIVE_WITH_GIL) if _core.gil_enabled() else maximum
+    if not isinstance(thread_workers, int) or isinstance(thread_workers, bool):
+        raise TypeError(f"thread_workers={thread_workers!r}: expected a whole number or None")
+    if not 1 <= thread_workers <= 4096:
+        raise ValueError(f"thread_workers={thread_workers!r}: expected 1 to 4096, or None")
+    return thread_workers, thread_workers
+
+
+def _seconds(name: str, value: float) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name}={value!r}: expected seconds as a number")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name}={value!r}: expected a finite number of seconds, 0 or more")
+    return float(value)
+
+
+def _stop_all() -> None:
+    """At interpreter exit, before Python joins its threads: the stop protocol for each."""
+    for coordinator in list(_coordinators):
+        if coordinator.in_use:
+            coordinator.stop()
+
+
+# Runs before threading joins non-daemon threads and before daemon threads lose the interpreter; atexit would be later.
+threading._register_atexit(_stop_all)  # type: ignore[attr-defined]

@@ -1,0 +1,59 @@
+"""Which coordinator runs a call: the default one, or the one chosen with `use`."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar, Token as Reset
+from types import TracebackType
+from typing import Any
+
+from tokengate import _core
+from tokengate.coordinator import Coordinator
+from tokengate.token import Token
+
+__all__ = ["configure_default", "get_coordinator", "runtime", "use"]
+
+_chosen: ContextVar[Coordinator] = ContextVar("tokengate.coordinator")
+_default = Coordinator()
+
+runtime = _core.Runtime(Token, _chosen, _default)
+
+
+def get_coordinator() -> Coordinator:
+    """The coordinator that calls made here run on: the innermost `use`, else the default one."""
+    return _chosen.get(_default)
+
+
+def configure_default(**settings: Any) -> Coordinator:
+    """Set up the default coordinator; takes `Coordinator`'s arguments, returns it.
+
+    RuntimeError once it is in use: call this first, or `stop()` it before.
+    """
+    _default._configure(**settings)
+    return _default
+
+
+class use:  # noqa: N801 - reads like the statement it stands for
+    """``with use(coordinator):`` lets calls made inside run on that coordinator.
+
+    Also inside ``async`` code, where it holds for the current task and those it starts; tokens
+    created inside carry it into the functions they run. TypeError for anything that is not a
+    coordinator.
+    """
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        if not isinstance(coordinator, Coordinator):
+            raise TypeError(f"use() needs a Coordinator, got {coordinator!r}")
+        self._coordinator = coordinator
+        self._resets: list[Reset[Coordinator]] = []
+
+    def __enter__(self) -> Coordinator:
+        self._resets.append(_chosen.set(self._coordinator))
+        return self._coordinator
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _chosen.reset(self._resets.pop())

@@ -1,0 +1,161 @@
+"""`gather` and `as_completed` of our own: for tokens only, at bulk speed, on and off a loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from tokengate import _core
+from tokengate.token import Token
+from tokengate.waiting import wait_on_loop, wait_on_thread
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["AsCompleted", "Gathering", "as_completed", "gather"]
+
+R = TypeVar("R")
+
+
+def gather(*tokens: Token[R], return_exceptions: bool = False) -> Gathering[R]:
+    """Wait for tokens together: ``await gather(...)``, or off any loop ``gather(...).result()``.
+
+    Gives the list of results in the order of the tokens. The first failure, in time, is raised at
+    once and the others go on, as with `asyncio.gather`; with return_exceptions the exceptions take
+    the place of results. Cancelling the awaiter cancels the tokens. TypeError for anything that is
+    not a token.
+    """
+    return Gathering(_checked(tokens, "gather"), return_exceptions)
+
+
+def as_completed(tokens: Iterable[Token[R]]) -> AsCompleted[R]:
+    """Iterate tokens in the order they end: ``async for`` on a loop, ``for`` off any loop.
+
+    Yields the ended tokens themselves; ask each for its `result()`.
+    """
+    return AsCompleted(_checked(tokens, "as_completed"))
+
+
+def _checked(tokens: Iterable[Any], what: str) -> list[Token[Any]]:
+    checked = list(tokens)
+    for token in checked:
+        if not isinstance(token, Token):
+            raise TypeError(f"{what}() takes tokens, got {token!r}")
+    return checked
+
+
+class Gathering(Generic[R]):
+    """What `gather` returns."""
+
+    def __init__(self, tokens: list[Token[R]], return_exceptions: bool) -> None:
+        self._tokens = tokens
+        self._return_exceptions = return_exceptions
+
+    def __await__(self) -> Generator[Any, None, list[R]]:
+        """The results, in the order of the tokens."""
+        return self._gather().__await__()
+
+    async def _gather(self) -> list[R]:
+        inbox = _Inbox(self._tokens, True)
+        while inbox.pending:
+            try:
+                await inbox.wait(self._want())
+            except asyncio.CancelledError:
+                for token in self._tokens:
+                    token.cancel()
+                raise
+            self._check(inbox)
+        return _core.outcomes(self._tokens, self._return_exceptions)
+
+    def result(self, timeout: float | None = None) -> list[R]:
+        """Block until all have ended. RuntimeError on a running loop; TimeoutError after `timeout`
+        seconds, the tokens going on."""
+        _off_loop("result()", "await the gathering")
+        inbox = _Inbox(self._tokens, False)
+        deadline = None if timeout is None else monotonic() + timeout
+        while inbox.pending:
+            if not inbox.wait_blocking(self._want(), deadline):
+                left = sum(not token.done() for token in self._tokens)
+                raise TimeoutError(f"{left} of {len(self._tokens)} tokens have not ended after {timeout} s")
+            self._check(inbox)
+        return _core.outcomes(self._tokens, self._return_exceptions)
+
+    def _want(self) -> int:
+        # a failure must be raised when it happens, so look whenever something has ended
+        return len(self._tokens) + 1 if self._return_exceptions else 1
+
+    def _check(self, inbox: _Inbox) -> None:
+        ended = inbox.take()
+        if not self._return_exceptions:
+            _core.raise_first_failure(ended)
+
+
+class AsCompleted(Generic[R]):
+    """What `as_completed` returns: one consumer, once."""
+
+    def __init__(self, tokens: list[Token[R]]) -> None:
+        self._tokens = tokens
+        self._inbox: _Inbox | None = None
+        self._ready: deque[Token[R]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def __aiter__(self) -> Self:
+        self._inbox = self._inbox or _Inbox(self._tokens, True)
+        return self
+
+    async def __anext__(self) -> Token[R]:
+        assert self._inbox is not None
+        while not self._ready:
+            self._ready.extend(self._inbox.take())
+            if not self._ready:
+                if not self._inbox.pending:
+                    raise StopAsyncIteration
+                await self._inbox.wait(1)
+        return self._ready.popleft()
+
+    def __iter__(self) -> Iterator[Token[R]]:
+        _off_loop("iterating with `for`", "use `async for`")
+        self._inbox = self._inbox or _Inbox(self._tokens, False)
+        return self
+
+    def __next__(self) -> Token[R]:
+        assert self._inbox is not None
+        while not self._ready:
+            self._ready.extend(self._inbox.take())
+            if not self._ready:
+                if not self._inbox.pending:
+                    raise StopIteration
+                self._inbox.wait_blocking(1, None)
+        return self._ready.popleft()
+
+
+def _off_loop(what: str, instead: str) -> None:
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError(f"{what} would block the event loop that runs on this thread: {instead}")
+
+
+class _Inbox:
+    """Collects tokens made elsewhere; each of them once, however often it was named."""
+
+    def __init__(self, tokens: list[Token[Any]], on_loop: bool) -> None:
+        self._collector = _core.Collector(on_loop)
+        for token in dict.fromkeys(tokens):
+            self._collector.attach(token)
+
+    @property
+    def pending(self) -> int:
+        return self._collector.pending
+
+    def take(self) -> list[Token[Any]]:
+        return self._collector.take()
+
+    async def wait(self, want: int) -> None:
+        await wait_on_loop(self._collector, want)
+
+    def wait_blocking(self, want: int, deadline: float | None) -> bool:
+        return wait_on_thread(self._collector, want, deadline)

@@ -1,0 +1,265 @@
+"""The decorator that turns every call of a synchronous function into a token."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import weakref
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from types import CodeType, MethodType
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from tokengate import _core
+from tokengate.coordinator import Coordinator
+from tokengate.current import runtime
+from tokengate.errors import LaneUnavailable
+from tokengate.mapping import MapCall
+from tokengate.naming import frozen_tags, operation_name, reject_asynchronous
+
+if TYPE_CHECKING:
+    from tokengate.token import Token
+
+__all__ = ["GuardedFunction", "task_token_guard"]
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+S = TypeVar("S")
+
+# operation name -> the guarded function that defined it, so that a clash can name both
+_definitions: weakref.WeakValueDictionary[str, GuardedFunction[Any, Any]] = (
+    weakref.WeakValueDictionary()
+)
+
+
+class GuardedFunction(_core.GuardBase, Generic[P, R]):
+    """A synchronous function whose calls become tokens. Made by `task_token_guard`.
+
+    Calling it returns a `Token` at once, from any thread; nothing blocks. It binds like a function
+    (methods, class and static methods), and counts as a coroutine function, so that frameworks
+    await what it returns. The function itself is ``__wrapped__``.
+    """
+
+    __wrapped__: Callable[P, R]
+    _kind: type | None
+
+    def __init__(
+        self,
+        fn: Callable[P, R],
+        operation: str,
+        tags: Mapping[str, Any],
+        *,
+        kind: type | None = None,
+    ) -> None:
+        functools.update_wrapper(self, fn)
+        self._set_up(runtime, fn, operation, tags)
+        self._kind = kind
+        _look_like_coroutine_function(self, fn)
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Token[R]: ...
+
+    def __repr__(self) -> str:
+        return f"<guarded {operation_name(self.__wrapped__)} as operation {self.operation!r}>"
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> GuardedFunction[P, R]: ...
+    @overload
+    def __get__(
+        self: GuardedFunction[Concatenate[S, Q], R], instance: S, owner: type | None = None
+    ) -> GuardedFunction[Q, R]: ...
+    def __get__(self, instance: Any, owner: type | None = None) -> GuardedFunction[Any, R]:
+        """Bind like a function does."""
+        if self._kind is staticmethod:
+            return self
+        if self._kind is classmethod:
+            instance = owner if owner is not None else type(instance)
+        if instance is None:
+            return self
+        bound = MethodType(self.__wrapped__, instance)
+        return self._view(bound)
+
+    def _view(self, fn: Callable[..., Any]) -> GuardedFunction[Any, R]:
+        view: GuardedFunction[Any, R] = GuardedFunction.__new__(GuardedFunction)
+        view.__dict__.update(self.__dict__)
+        # the original's own entry would call the original; found by attribute only (see below)
+        view.__dict__.pop("__call__", None)
+        view.__wrapped__ = fn
+        view._kind = staticmethod  # bound, or an instance's own: it binds no further
+        view._copy(self, fn)
+        return view
+
+    def _on(self, coordinator: Coordinator) -> GuardedFunction[P, R]:
+        view = self._view(self.__wrapped__)
+        view._move(coordinator)
+        return view
+
+    def options(
+        self,
+        *,
+        tags: Mapping[str, Any] | None = None,
+        coordinator: Coordinator | None = None,
+        lane: str | None = None,
+    ) -> GuardedFunction[P, R]:
+        """A view of this function for calls with other settings; the operation is the same.
+
+        tags: replace the tags that its tokens show (the operation's weight stays what it was
+        declared). coordinator: where its tokens run. lane: ``"thread"``; anything else raises
+        `LaneUnavailable`. TypeError or ValueError for what these cannot be.
+        """
+        if lane is not None:
+            _require_lane(lane)
+        if coordinator is not None and not isinstance(coordinator, Coordinator):
+            raise TypeError(f"coordinator={coordinator!r}: expected a Coordinator")
+        view = self._view(self.__wrapped__)
+        view._kind = self._kind
+        if tags is not None:
+            view._retag(frozen_tags(tags))
+        if coordinator is not None:
+            view._move(coordinator)
+        return view
+
+    def map(
+        self,
+        iterable: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *,
+        in_flight: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        tokens: bool = False,
+        **constant_kwargs: Any,
+    ) -> MapCall[R]:
+        """Call the function once for every item, as tokens, a bounded number at a time.
+
+        ``await f.map(items)`` gives the list of results, in the order of the items. ``async for``
+        yields them as they come, in order, or with ``ordered=False`` as they finish; off any event
+        loop ``for`` does the same. in_flight: the most calls under way, and, when iterated, the
+        most tokens in memory (None: 1,024 when iterated, 8,192 when awaited). constant_kwargs go to
+        every call. tokens: yield the finished tokens instead, with ``.index`` and ``.args``.
+
+        The first failure is raised and the rest cancelled, unless return_exceptions, which gives
+        the exception in place of the result. Leaving the iteration early: ``async with
+        f.map(...) as results`` (or ``aclose()``) cancels what has not started and waits for what
+        runs. The iterable is advanced on the consumer's thread; asynchronous iterables work on a
+        loop.
+        """
+        return MapCall(
+            self, iterable, False, in_flight, ordered, return_exceptions, tokens, constant_kwargs
+        )
+
+    def starmap(
+        self,
+        iterable: Iterable[Iterable[Any]] | AsyncIterable[Iterable[Any]],
+        /,
+        *,
+        in_flight: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        tokens: bool = False,
+        **constant_kwargs: Any,
+    ) -> MapCall[R]:
+        """`map` for items that are each a tuple of positional arguments."""
+        return MapCall(
+            self, iterable, True, in_flight, ordered, return_exceptions, tokens, constant_kwargs
+        )
+
+
+@overload
+def task_token_guard(fn: Callable[P, R], /) -> GuardedFunction[P, R]: ...
+@overload
+def task_token_guard(
+    operation_type: str | None = None,
+    tags: Mapping[str, Any] | None = None,
+    *,
+    lane: str = "thread",
+) -> Callable[[Callable[P, R]], GuardedFunction[P, R]]: ...
+def task_token_guard(
+    operation_type: Any = None, tags: Mapping[str, Any] | None = None, *, lane: str = "thread"
+) -> Any:
+    """Turn every call of a synchronous function into a token.
+
+    Bare, or with arguments. operation_type: the name its tokens are counted under, by default
+    ``"module.qualname"``; functions may share one. tags: ``{"weight": "light" | "medium" |
+    "heavy"}`` says what a call is expected to cost until it has been measured; other keys are the
+    user's own. lane: ``"thread"``.
+
+    Raises TypeError for an asynchronous or generator function and for what is not callable;
+    ValueError for an unknown weight, and for two different functions that give one operation two
+    weights. Decorating the same function again replaces the first.
+    """
+    if callable(operation_type) or isinstance(operation_type, (classmethod, staticmethod)):
+        return _guard(operation_type, None, NO_OPTIONS)
+    if operation_type is not None and (not isinstance(operation_type, str) or not operation_type):
+        raise TypeError(f"operation_type={operation_type!r}: expected a non-empty string")
+    _require_lane(lane)
+    options = frozen_tags(tags)
+    return lambda fn: _guard(fn, operation_type, options)
+
+
+NO_OPTIONS = frozen_tags(None)
+
+
+def _guard(fn: Any, operation: str | None, tags: Mapping[str, Any]) -> GuardedFunction[Any, Any]:
+    kind = None
+    if isinstance(fn, (classmethod, staticmethod)):
+        kind = type(fn)
+        fn = fn.__func__
+    if isinstance(fn, GuardedFunction):
+        raise TypeError(f"{fn!r} is guarded already")
+    if not callable(fn) or inspect.isclass(fn):
+        raise TypeError(f"task_token_guard decorates a synchronous function, got {fn!r}")
+    reject_asynchronous(fn)
+    guard = GuardedFunction(fn, operation or operation_name(fn), tags, kind=kind)
+    _define(guard, tags)
+    return guard
+
+
+def _define(guard: GuardedFunction[Any, Any], tags: Mapping[str, Any]) -> None:
+    """Record who defined an operation; two functions must not contradict each other."""
+    known = _definitions.get(guard.operation)
+    if known is not None:
+        mine, theirs = operation_name(guard.__wrapped__), operation_name(known.__wrapped__)
+        weight, other = tags.get("weight"), known._tags.get("weight")
+        if mine != theirs and weight is not None and other is not None and weight != other:
+            raise ValueError(
+                f"operation {guard.operation!r} has two weights: {other!r} from {theirs} and "
+                f"{weight!r} from {mine}. Give both the same, or one of them another name."
+            )
+        if mine != theirs and weight is None:
+            return  # the earlier one says more
+    _definitions[guard.operation] = guard
+
+
+def _require_lane(lane: str) -> None:
+    if lane != "thread":
+        raise LaneUnavailable(f"lane={lane!r} is not available here; expected 'thread'")
+
+
+def _look_like_coroutine_function(guard: GuardedFunction[Any, Any], fn: Any) -> None:
+    """Frameworks ask `inspect.iscoroutinefunction` whether to await; the answer must be yes."""
+    own = guard.__dict__
+    mark = getattr(inspect, "markcoroutinefunction", None)
+    if mark is not None:
+        mark(guard)
+    else:
+        # Python 3.11 has no mark and looks at the code flags of what resembles a function.
+        # Delete with 3.11.
+        own["_is_coroutine"] = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
+        code = getattr(fn, "__code__", None)
+        if isinstance(code, CodeType):
+            own["__code__"] = code.replace(co_flags=code.co_flags | inspect.CO_COROUTINE)
+            own["__defaults__"] = fn.__defaults__
+            own["__kwdefaults__"] = fn.__kwdefaults__
+    # Some ask the same of `obj.__call__`. Calls themselves never look here: they go by the type.
+    own["__call__"] = guard
+    own["__signature__"] = _signature(fn)
+
+
+def _signature(fn: Any) -> inspect.Signature | None:
+    try:
+        return inspect.signature(fn)
+    except (TypeError, ValueError):
+        return None  # some C functions have none

@@ -1,0 +1,1 @@
+"""Where admitted tokens execute: one small protocol, one file per lane."""

@@ -1,0 +1,101 @@
+"""The thread lane: daemon threads that wait without the GIL and run tokens one after another."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from time import monotonic
+
+from tokengate import topology
+from tokengate._core import Core, Worker
+
+__all__ = ["ThreadLane"]
+
+
+class ThreadLane:
+    """Worker threads of one coordinator.
+
+    prefix: start of the threads' names. pin: whether each worker is bound to one core. All methods
+    may be called from any thread; only `join` blocks.
+    """
+
+    name = "thread"
+
+    def __init__(self, prefix: str, pin: bool) -> None:
+        self.prefix = prefix
+        self.pin = pin
+        self._lock = threading.Lock()  # guards the two below
+        self._workers: dict[threading.Thread, Worker] = {}
+        self._on_empty: list[Callable[[], None]] = []
+
+    def start_worker(self, core: Core) -> None:
+        """Start one more worker thread; the core hears of it if the system refuses."""
+        worker = Worker(core, self._started, self._exited)
+        # Daemon, so that a function that never returns cannot keep the interpreter from exiting.
+        thread = threading.Thread(target=worker.run, name=f"{self.prefix}-new", daemon=True)
+        with self._lock:
+            self._workers[thread] = worker
+        try:
+            thread.start()
+        except RuntimeError as error:
+            with self._lock:
+                del self._workers[thread]
+            core._start_failed(str(error))
+
+    def _started(self, index: int) -> None:
+        threading.current_thread().name = f"{self.prefix}-{index}"
+        if self.pin:
+            topology.pin_current_thread(topology.core_for_worker(index))
+
+    def _exited(self) -> None:
+        with self._lock:
+            self._workers.pop(threading.current_thread(), None)
+            waiting = self._on_empty if not self._workers else []
+            if waiting:
+                self._on_empty = []
+        for notify in waiting:
+            notify()
+
+    def on_empty(self, notify: Callable[[], None]) -> None:
+        """Call `notify()` once no worker is left, from the last one; at once if none is."""
+        with self._lock:
+            if self._workers:
+                self._on_empty.append(notify)
+                return
+        notify()
+
+    def join(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds until all workers have ended; False if some have not."""
+        deadline = monotonic() + timeout
+        with self._lock:
+            threads = list(self._workers)
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+    def workers(self) -> list[Worker]:
+        """The workers whose threads live; a snapshot."""
+        with self._lock:
+            return list(self._workers.values())
+
+    def stuck(self) -> list[str]:
+        """One paragraph for each worker that still runs a function: the token and its stack."""
+        frames = sys._current_frames()
+        paragraphs = []
+        for worker in self.workers():
+            token = worker.token
+            if token is None:
+                continue
+            frame = frames.get(worker.thread_ident) if worker.thread_ident is not None else None
+            stack = "".join(traceback.format_stack(frame)) if frame is not None else "  (no stack)\n"
+            paragraphs.append(f"{token!r}, for {token.run_time:.1f} s:\n{stack}")
+        return paragraphs
+
+    def forget(self) -> None:
+        """In a forked child: none of the workers exists here."""
+        self._lock = threading.Lock()
+        self._workers = {}
+        self._on_empty = []

@@ -1,0 +1,376 @@
+"""`.map` and `.starmap`: many calls with one consumer, a bounded number under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Sized
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from tokengate import _core
+from tokengate.waiting import wait_on_loop, wait_on_thread
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from tokengate.guard import GuardedFunction
+    from tokengate.token import Token
+
+__all__ = ["MapCall"]
+
+R = TypeVar("R")
+
+IN_FLIGHT_ITERATED = 1_024
+IN_FLIGHT_AWAITED = 8_192
+SLICE_NS = 1_000_000  # submitting longer than this in one go would stall the loop
+WITHOUT_LIMIT_NS = 1 << 62
+ALL = 1 << 60  # more ended tokens than there can be: wait until none is pending
+
+
+class MapCall(Generic[R]):
+    """What `.map` returns: await it for the list, or iterate it for results as they come.
+
+    One consumer, once. Memory holds at most `in_flight` tokens when iterated.
+    """
+
+    def __init__(
+        self,
+        guard: GuardedFunction[..., R],
+        iterable: Iterable[Any] | AsyncIterable[Any],
+        star: bool,
+        in_flight: int | None,
+        ordered: bool,
+        return_exceptions: bool,
+        tokens: bool,
+        constants: dict[str, Any],
+    ) -> None:
+        if in_flight is not None and (not isinstance(in_flight, int) or in_flight < 1):
+            raise ValueError(f"in_flight={in_flight!r}: expected a whole number of at least 1")
+        if not isinstance(iterable, (Iterable, AsyncIterable)):
+            raise TypeError(f"map() needs an iterable or asynchronous iterable, got {iterable!r}")
+        self._guard = guard
+        self._iterable = iterable
+        self._star = star
+        self._in_flight = in_flight
+        self._ordered = ordered
+        self._return_exceptions = return_exceptions
+        self._tokens = tokens
+        self._constants = constants or None
+        self._stream: _LoopStream[R] | _ThreadStream[R] | None = None
+
+    def __len__(self) -> int:
+        """Number of calls, where the iterable knows its length; TypeError where it does not."""
+        if isinstance(self._iterable, Sized):
+            return len(self._iterable)
+        raise TypeError(f"the length of {type(self._iterable).__name__} is not known beforehand")
+
+    def __bool__(self) -> bool:
+        return True  # whatever its length: it is a call, not a collection
+
+    def _source(self, window: int, on_loop: bool) -> _Source[R]:
+        return _Source(
+            self._guard,
+            self._iterable,
+            self._star,
+            self._constants,
+            self._tokens,
+            window,
+            on_loop,
+        )
+
+    # -- awaited -------------------------------------------------------------------------------
+
+    def __await__(self) -> Generator[Any, None, list[R]]:
+        """The list of results (with `tokens`: of finished tokens), in the order of the items."""
+        return self._gather().__await__()
+
+    async def _gather(self) -> list[Any]:
+        source = self._source(self._in_flight or IN_FLIGHT_AWAITED, True)
+        results: list[Any] = []
+        finished: list[Token[R]] = []
+        collector = source.collector
+        try:
+            while True:
+                await source.fill()
+                if self._tokens:
+                    finished += collector.take()
+                else:
+                    collector.store(results, self._return_exceptions)
+                if source.exhausted and not collector.held:
+                    break
+                if source.exhausted or collector.pending >= source.window:
+                    await source.wait(max(1, collector.pending // 2))
+                else:
+                    await asyncio.sleep(0)  # between two slices of submitting
+        except BaseException:
+            await source.close()
+            raise
+        if self._tokens:
+            finished.sort(key=_by_index)
+            return finished
+        return results
+
+    # -- iterated on a loop --------------------------------------------------------------------
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        """Results as they come; with `tokens`, the finished tokens. Iterate it once."""
+        return self._on_loop()
+
+    def _on_loop(self) -> _LoopStream[R]:
+        if self._stream is None:
+            window = self._in_flight or IN_FLIGHT_ITERATED
+            self._stream = _LoopStream(
+                self._source(window, True), self._ordered, self._return_exceptions, self._tokens
+            )
+        if not isinstance(self._stream, _LoopStream):
+            raise RuntimeError("this map is being iterated off the loop already")
+        return self._stream
+
+    async def __aenter__(self) -> Self:
+        """Leaving the block cancels what has not started and waits for what runs."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Cancel what has not started, wait for what runs; nothing is left afterwards."""
+        if isinstance(self._stream, _LoopStream):
+            await self._stream.aclose()
+
+    # -- iterated off the loop -----------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[Any]:
+        """The same on a thread without a running loop; `next` blocks. RuntimeError on a loop."""
+        if asyncio._get_running_loop() is not None:
+            raise RuntimeError(
+                "iterating with `for` would block the running event loop: use `async for`, or await"
+            )
+        if not isinstance(self._iterable, Iterable):
+            raise TypeError("an asynchronous iterable needs a loop: use `async for`")
+        if self._stream is None:
+            window = self._in_flight or IN_FLIGHT_ITERATED
+            self._stream = _ThreadStream(
+                self._source(window, False), self._ordered, self._return_exceptions, self._tokens
+            )
+        if not isinstance(self._stream, _ThreadStream):
+            raise RuntimeError("this map is being iterated on a loop already")
+        return self._stream
+
+
+def _by_index(token: Token[Any]) -> int:
+    index = token.index
+    assert index is not None
+    return index
+
+
+class _Source(Generic[R]):
+    """The submitting side: keeps up to `window` tokens under way."""
+
+    def __init__(
+        self,
+        guard: GuardedFunction[..., R],
+        iterable: Iterable[Any] | AsyncIterable[Any],
+        star: bool,
+        constants: dict[str, Any] | None,
+        keep: bool,
+        window: int,
+        on_loop: bool,
+    ) -> None:
+        self._guard = guard
+        self._star = star
+        self._constants = constants
+        self._keep = keep
+        self.window = window
+        self.exhausted = False
+        self.collector = _core.Collector(on_loop)
+        self._sync: Iterator[Any] | None = None
+        self._async: AsyncIterator[Any] | None = None
+        self._coming: asyncio.Future[Any] | None = None
+        if isinstance(iterable, Iterable):
+            self._sync = iter(iterable)
+        else:
+            self._async = aiter(iterable)
+
+    def fill_now(self, budget: int) -> None:
+        """Submit from a synchronous iterable until the window is full or `budget` ns have gone."""
+        assert self._sync is not None
+        room = self.window - self.collector.held
+        if room > 0 and not self.exhausted:
+            self.exhausted = self._submit(self._sync, room, budget)
+
+    def _submit(self, iterator: Iterator[Any], count: int, budget: int) -> bool:
+        return self.collector.submit_many(
+            self._guard, iterator, count, self._star, self._constants, self._keep, budget
+        )
+
+    async def fill(self) -> None:
+        """Submit one slice. From an asynchronous iterable: what is there, waiting for the next
+        item only where nothing else is left to wait for."""
+        if self._sync is not None:
+            self.fill_now(SLICE_NS)
+            return
+        while not self.exhausted and self.collector.held < self.window:
+            if self._coming is None:
+                assert self._async is not None
+                self._coming = asyncio.ensure_future(_next_of(self._async))
+                await asyncio.sleep(0)
+            if not self._coming.done() and self.collector.pending + self.collector.ready_count:
+                return
+            try:
+                item = await asyncio.shield(self._coming)
+            except StopAsyncIteration:
+                self.exhausted = True
+                return
+            finally:
+                if self._coming.done():
+                    self._coming = None
+            self._submit(iter((item,)), 1, SLICE_NS)
+
+    async def wait(self, want: int) -> None:
+        """Until `want` ended tokens are ready, none is pending, or the next item has come."""
+        await wait_on_loop(self.collector, want, self._coming)
+
+    def cancel(self) -> None:
+        """Cancel what has not ended."""
+        self.exhausted = True
+        for token in self.collector.unfinished():
+            token.cancel()
+
+    async def close(self) -> None:
+        """Cancel what has not started and wait until the functions that run have returned."""
+        self.exhausted = True
+        if self._coming is not None:
+            self._coming.cancel()
+            await asyncio.wait([self._coming])
+            if not self._coming.cancelled():
+                self._coming.exception()
+            self._coming = None
+        self.collector.cancel_unstarted()
+        try:
+            while self.collector.pending:
+                await wait_on_loop(self.collector, ALL)
+        finally:
+            self.cancel()  # only where this wait was itself cancelled is anything left
+            self.collector.discard()
+
+    def close_blocking(self) -> None:
+        """`close` for a plain thread."""
+        self.exhausted = True
+        self.collector.cancel_unstarted()
+        try:
+            while self.collector.pending:
+                wait_on_thread(self.collector, ALL)
+        finally:
+            self.cancel()  # only where this wait was interrupted is anything left
+            self.collector.discard()
+
+
+async def _next_of(iterator: AsyncIterator[Any]) -> Any:
+    return await anext(iterator)
+
+
+class _Stream(Generic[R]):
+    """The consuming side: which token comes next, and what of it is handed out."""
+
+    def __init__(
+        self, source: _Source[R], ordered: bool, return_exceptions: bool, tokens: bool
+    ) -> None:
+        self._source = source
+        self._ordered = ordered
+        self._return_exceptions = return_exceptions
+        self._tokens = tokens
+        self._place = 0
+        self._ready: list[Token[R]] = []
+        self._closed = False
+
+    def _take(self) -> Token[R] | None:
+        """The next ended token, or None where it has to be waited for."""
+        collector = self._source.collector
+        if self._ordered:
+            # first, so that one that ends after this look is seen by the wait that follows
+            collector.forget_ready()
+            token: Token[R] | None = collector.take_place(self._place)
+            if token is not None:
+                self._place += 1
+            return token
+        if not self._ready:
+            self._ready = collector.take()
+            self._ready.reverse()
+        return self._ready.pop() if self._ready else None
+
+    def _finished(self) -> bool:
+        return self._source.exhausted and not self._source.collector.held
+
+    def _hand_out(self, token: Token[R]) -> Any:
+        if self._tokens:
+            return token
+        return _core.outcomes((token,), self._return_exceptions)[0]
+
+
+class _LoopStream(_Stream[R]):
+    """Iterated with ``async for``."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            while not self._closed:
+                token = self._take()
+                if token is None:
+                    await self._source.fill()
+                    token = self._take()
+                if token is not None:
+                    return self._hand_out(token)
+                if self._finished():
+                    break
+                await self._source.wait(1)
+        except BaseException:
+            await self.aclose()
+            raise
+        self._closed = True
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        if not self._closed:
+            self._closed = True
+            await self._source.close()
+
+
+class _ThreadStream(_Stream[R]):
+    """Iterated with ``for``, off any loop."""
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            while not self._closed:
+                self._source.fill_now(WITHOUT_LIMIT_NS)
+                token = self._take()
+                if token is not None:
+                    return self._hand_out(token)
+                if self._finished():
+                    break
+                wait_on_thread(self._source.collector, 1)
+        except BaseException:
+            self.close()
+            raise
+        self._closed = True
+        raise StopIteration
+
+    def close(self) -> None:
+        """Cancel what has not started, wait for what runs."""
+        if not self._closed:
+            self._closed = True
+            self._source.close_blocking()
+
+    def __del__(self) -> None:
+        if not self._closed:
+            self._source.cancel()

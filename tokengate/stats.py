@@ -1,0 +1,112 @@
+"""The typed snapshot that `Coordinator.stats()` returns. All durations in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+__all__ = ["Durations", "LaneStats", "LoopLag", "OperationStats", "Stats", "Totals"]
+
+
+@dataclass(frozen=True, slots=True)
+class Durations:
+    """How long something took: the last minute, and totals since the coordinator was made.
+
+    `mean`, `max`, `p50`, `p99` and `count` speak of the last 50 to 60 seconds (percentiles within
+    5 %); `total_count`, `total_sum` and the cumulative `buckets` (upper bound, how many took at
+    most that long) of all time.
+    """
+
+    count: int
+    mean: float
+    max: float
+    p50: float
+    p99: float
+    total_count: int
+    total_sum: float
+    buckets: list[tuple[float, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class OperationStats:
+    """One operation. The first three are gauges, the others count since the coordinator was made.
+
+    `wait` (creation to start) and `run` (start to finish) cover tokens that completed or failed.
+    """
+
+    waiting: int
+    admitted: int
+    executing: int
+    submitted: int
+    completed: int
+    failed: int
+    cancelled: int
+    expired: int
+    killed: int
+    rejected: int
+    abandoned_now: int
+    abandoned_total: int
+    oldest_wait: float
+    wait: Durations
+    run: Durations
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStats:
+    """One lane: threads that exist, those not parked, how many may be active, what is queued.
+
+    `queue_depth` counts tokens that wait or are admitted; `cpu_seconds` is the CPU time of its
+    workers (where the system tells it per thread: Linux; else 0.0); `wakes` how often a worker was
+    woken or started.
+    """
+
+    workers: int
+    active: int
+    max_workers: int
+    limit: int
+    queue_depth: int
+    cpu_seconds: float
+    wakes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoopLag:
+    """From waking an event loop to its drain running, over the last minute; the laggiest loop."""
+
+    count: int = 0
+    mean: float = 0.0
+    max: float = 0.0
+    p50: float = 0.0
+    p99: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over all operations."""
+
+    waiting: int
+    admitted: int
+    executing: int
+    submitted: int
+    completed: int
+    failed: int
+    cancelled: int
+    expired: int
+    killed: int
+    rejected: int
+    abandoned_now: int
+    abandoned_total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a coordinator is doing, at one moment."""
+
+    operations: dict[str, OperationStats]
+    lanes: dict[str, LaneStats]
+    loop_lag: LoopLag
+    totals: Totals
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain dictionaries, lists and numbers, ready for `json.dumps`."""
+        return asdict(self)

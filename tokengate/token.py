@@ -1,0 +1,86 @@
+"""The token: one call of a guarded function, from creation to its end."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Generator, Mapping
+from types import GenericAlias
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tokengate._core import TokenBase
+
+__all__ = ["Token", "TokenState"]
+
+R = TypeVar("R")
+
+
+class TokenState(enum.IntEnum):
+    """Where a token is in its one lifecycle.
+
+    The first four follow each other; exactly one of the last five ends it.
+    """
+
+    CREATED = 0
+    WAITING = 1
+    ADMITTED = 2
+    EXECUTING = 3
+    COMPLETED = 4
+    FAILED = 5
+    CANCELLED = 6
+    EXPIRED = 7
+    KILLED = 8
+
+    @property
+    def ended(self) -> bool:
+        """True for the five states that end a token."""
+        return self >= TokenState.COMPLETED
+
+
+_STATES = tuple(TokenState)
+
+
+if TYPE_CHECKING:
+    from typing import Generic
+
+    class _Base(TokenBase, Generic[R]):
+        """What type checkers see; at run time Token derives from the compiled class alone."""
+else:
+    _Base = {R: TokenBase}
+
+
+class Token(_Base[R]):
+    """One call of a guarded function; awaitable, and a future in every way asyncio asks for.
+
+    Guarded functions, `Coordinator.submit` and `.map` make tokens; user code does not. ``await
+    token`` gives the function's result or raises what the token ended with, as often as it is
+    asked. `asyncio.gather`, `wait`, `wait_for`, `shield`, `as_completed` and `timeout` take tokens
+    directly. Off any event loop use `result()`, which blocks.
+
+    All properties may be read from any thread and do not block.
+    """
+
+    __slots__ = ()
+
+    __class_getitem__ = classmethod(GenericAlias)
+
+    def __await__(self) -> Generator[Any, None, R]:
+        """Wait on the token's event loop. RuntimeError on any other loop, or where none runs."""
+        if not self.done():
+            self._begin_await()
+            yield self
+            if not self.done():
+                raise RuntimeError(f"{self!r} was resumed before it ended: await it with `await`")
+        return self.result()  # type: ignore[no-any-return]
+
+    __iter__ = __await__  # asyncio's Future has it, for `yield from`
+
+    @property
+    def state(self) -> TokenState:
+        """Where the token is in its lifecycle; a snapshot."""
+        return _STATES[self.state_code]
+
+    if TYPE_CHECKING:
+
+        def result(self, timeout: float | None = None) -> R: ...
+        @property
+        def tags(self) -> Mapping[str, Any]: ...

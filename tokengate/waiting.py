@@ -1,0 +1,45 @@
+"""Waiting for a collector, on an event loop and on a plain thread."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from time import monotonic
+
+from tokengate._core import Collector
+
+__all__ = ["wait_on_loop", "wait_on_thread"]
+
+
+async def wait_on_loop(
+    collector: Collector, want: int, other: asyncio.Future[object] | None = None
+) -> None:
+    """Until `want` ended tokens are ready, none is pending, or `other` is done."""
+    signal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def wake(_: object = None) -> None:
+        if not signal.done():
+            signal.set_result(None)
+
+    if not collector.wake_when(want, wake):
+        return
+    if other is not None:
+        other.add_done_callback(wake)
+    try:
+        await signal
+    finally:
+        collector.forget_waker()
+        if other is not None:
+            other.remove_done_callback(wake)
+
+
+def wait_on_thread(collector: Collector, want: int, deadline: float | None = None) -> bool:
+    """The same for a thread without a loop; deadline: by `time.monotonic`. False: it passed."""
+    lock = threading.Lock()
+    lock.acquire()
+    if not collector.wake_when(want, lock.release):
+        return True
+    try:
+        return lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - monotonic()))
+    finally:
+        collector.forget_waker()
