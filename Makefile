@@ -4,8 +4,11 @@
 # user gets it - sdist, wheel, install - into a virtual environment of its own.
 
 PYTHON ?= python3
-# One environment per interpreter: .venv for the default one.
-VENV ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
+# One environment per interpreter and kind of build: .venv for the default, else .venv-python3.14,
+# .venv-debug, .venv-thread (setup.py says what the two variables do).
+empty :=
+VENV ?= .venv$(subst $(empty) ,,$(addprefix -,$(filter-out python3,$(notdir $(PYTHON))) \
+	$(if $(filter-out 0,$(TOKENGATE_DEBUG)),debug) $(TOKENGATE_SANITIZE)))
 # What the suite may use: test (all), test-peers (no uvloop, no checkers), test-core (pytest alone).
 TEST_EXTRA ?= test
 # Passed on: make wave WAVE_ARGS="--waves 8 --plot wave.png"; make suite PYTEST_ARGS="-k fork".
@@ -51,12 +54,12 @@ lint: $(STAMPS)/with-$(TEST_EXTRA) ## lint and format alone
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 
+# The last two look at the package that is installed: every public name has a type, and _core.pyi
+# tells the truth. pyright finds it by PATH; -P keeps the bare source in this folder out of the way.
 types: $(STAMPS)/package $(STAMPS)/with-$(TEST_EXTRA) ## types and stubs alone
 	$(BIN)/mypy
-	$(BIN)/pyright --pythonpath $(BIN)/python
-# These two look at the package that is installed: every public name is fully typed; _core.pyi tells
-# the truth. -P keeps the bare source in this folder out of the way.
-	$(BIN)/pyright --pythonpath $(BIN)/python --verifytypes tokengate --ignoreexternal
+	PATH="$(abspath $(BIN)):$$PATH" pyright
+	PATH="$(abspath $(BIN)):$$PATH" pyright --verifytypes tokengate --ignoreexternal
 	$(BIN)/python -P -m mypy.stubtest tokengate._core
 
 suite: $(STAMPS)/package $(STAMPS)/with-$(TEST_EXTRA) ## the tests alone

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from _harness import Missing
 if TYPE_CHECKING:
     from tokengate import GuardedFunction
 
+ROOT = Path(__file__).resolve().parent.parent
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -23,9 +26,8 @@ def load(name: str = "tokengate") -> ModuleType:
 
     Raises `Missing` when neither can be imported whole, with the import's own words.
     """
-    root = str(Path(__file__).resolve().parent.parent)
-    if root not in sys.path:
-        sys.path.append(root)
+    if str(ROOT) not in sys.path:
+        sys.path.append(str(ROOT))
     try:
         importlib.import_module("tokengate").task_token_guard  # noqa: B018
         return importlib.import_module(name)
@@ -33,6 +35,20 @@ def load(name: str = "tokengate") -> ModuleType:
         raise Missing(
             f"{name} cannot be imported ({reason}): install it, or build it in place, and run again"
         ) from None
+
+
+def origin() -> str:
+    """Which TokenGate is measured, without naming a path of this machine."""
+    try:
+        found = Path(load().__file__ or "").resolve().parent
+    except Missing:
+        return "none"
+    if found == ROOT / "tokengate":
+        return "of this checkout"
+    try:
+        return importlib.metadata.version("py-tokengate")
+    except importlib.metadata.PackageNotFoundError:
+        return "of another folder"
 
 
 def guard(function: Callable[P, R], operation: str) -> GuardedFunction[P, R]:

@@ -13,10 +13,15 @@ import sysconfig
 from pathlib import Path
 from typing import Any
 
+import _gate
 from _figures import Figure, Line, Section
 from _harness import Options, gil_enabled
 
 HEADS = ("figure", "median", "unit", "lowest", "highest", "must reach", "margin", "verdict")
+LOAD_AT_START = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+"""Runnable threads over the last minute, before this process added its own."""
+BUSY = 0.3
+
 PACKAGES = ("py-tokengate", "uvloop", "anyio", "asgiref", "psutil")
 
 
@@ -35,8 +40,10 @@ def machine() -> dict[str, Any]:
         "gil_enabled": gil_enabled(),
         "system": platform.system(),
         "architecture": platform.machine(),
+        "tokengate": _gate.origin(),
         "usable_cpus": usable_cpus(),
         "switch_interval": sys.getswitchinterval(),
+        "load_at_start": LOAD_AT_START,
         "packages": versions,
     }
 
@@ -53,11 +60,17 @@ def heading(options: Options) -> str:
     gil = "with the GIL" if facts["gil_enabled"] else "free-threaded"
     lines = [
         f"{facts['implementation']} {facts['python']} {gil}, {facts['system']} "
-        f"{facts['architecture']}, {facts['usable_cpus']} usable CPUs",
+        f"{facts['architecture']}, {facts['usable_cpus']} usable CPUs; "
+        f"TokenGate: {facts['tokengate']}",
         f"{options.rounds} rounds, interleaved; medians; garbage collector "
         + ("on" if options.collector else "off"),
         "margin: the figure against its target, 1.00 or more passes",
     ]
+    if LOAD_AT_START is not None and LOAD_AT_START > BUSY:
+        lines.append(
+            f"BUSY: a load of {LOAD_AT_START:.1f} from other work at the start; where CPUs are "
+            "short, a contestant of many threads gets more of them; don't quote"
+        )
     if options.quick or options.rounds < 5:
         lines.append("QUICK: fewer rounds or smaller counts than the table asks for; don't quote")
     return "\n".join(lines)

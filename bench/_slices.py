@@ -15,8 +15,9 @@ class SliceTimedLoop(asyncio.SelectorEventLoop):
 
     A callback's CPU time is work the loop's own thread did: ours, where the callback is ours. Its
     wall time adds the waits inside it, for the GIL above all, which a worker that runs Python
-    may hold for a switch interval at a time. Of both, the longest since `reset` is kept, in
-    seconds; so is the longest garbage collection that fell into a callback, part of both.
+    may hold for a switch interval at a time. Garbage collections that fall into a callback are
+    part of both. Kept since `reset`, each the longest, in seconds: CPU time, CPU time but for
+    collections, wall time, and a collection's own CPU time.
     """
 
     def __init__(self) -> None:
@@ -26,14 +27,16 @@ class SliceTimedLoop(asyncio.SelectorEventLoop):
     def reset(self) -> None:
         """Forget what has been seen; the callback that is running now is not counted."""
         self.longest_cpu = 0.0
+        self.longest_uncollected_cpu = 0.0
         self.longest_wall = 0.0
         self.longest_collection = 0.0
         self.callbacks = 0
         self._epoch: object = object()
         self._collection_start = 0.0
+        self._collected = 0.0
 
     def _timed(self, callback: Callable[..., object], *arguments: Any) -> None:
-        epoch = self._epoch
+        epoch, collected = self._epoch, self._collected
         wall, cpu = time.perf_counter(), time.thread_time()
         try:
             callback(*arguments)
@@ -42,6 +45,8 @@ class SliceTimedLoop(asyncio.SelectorEventLoop):
             if epoch is self._epoch:
                 self.callbacks += 1
                 self.longest_cpu = max(self.longest_cpu, cpu)
+                own = cpu - (self._collected - collected)
+                self.longest_uncollected_cpu = max(self.longest_uncollected_cpu, own)
                 self.longest_wall = max(self.longest_wall, wall)
 
     def call_soon(  # type: ignore[override]
@@ -77,9 +82,10 @@ class SliceTimedLoop(asyncio.SelectorEventLoop):
         if asyncio._get_running_loop() is not self:
             return
         if phase == "start":
-            self._collection_start = time.perf_counter()
+            self._collection_start = time.thread_time()
         else:
-            took = time.perf_counter() - self._collection_start
+            took = time.thread_time() - self._collection_start
+            self._collected += took
             self.longest_collection = max(self.longest_collection, took)
 
     def close(self) -> None:

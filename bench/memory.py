@@ -7,9 +7,10 @@ import gc
 import itertools
 import sys
 import threading
+from array import array
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 import _gate
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 WORKERS = 2
 WARM_UP = 1_000
+TUPLE = sys.getsizeof((None,))
+"""Bytes of a tuple of one, what the garbage collector keeps in front of it included."""
 
 EXPLANATION = """\
 All tokens wait: the workers sit in the function until it is let go. The arguments, one int each,
@@ -35,30 +38,24 @@ began has added, a token."""
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """The process at one moment."""
-
-    resident: int
-    blocks: int
-    """Memory blocks Python's allocator has given out."""
-    objects: int
-    """Objects the garbage collector tracks."""
-
-    @classmethod
-    def now(cls) -> Reading:
-        """Collect garbage, then read."""
-        gc.collect()
-        return cls(resident_bytes(), sys.getallocatedblocks(), len(gc.get_objects()))
-
-
-@dataclass(frozen=True, slots=True)
 class Round:
-    """The readings of one round of `count` calls."""
+    """One round of calls: resident bytes while they wait, ended, and dropped; and what is left.
 
-    waiting: Reading
-    ended: Reading
+    Made after all rounds. A reading that became an object at the time would be the one survivor
+    among a million tokens' neighbours, and keep a whole arena of the allocator from being freed.
+    """
+
+    waiting: int
+    ended: int
     """Ended, but still in the caller's list with their results."""
-    dropped: Reading
+    dropped: int
+    blocks: int
+    """Memory blocks that Python's allocator has given out, once they are dropped."""
+    objects: int
+    """Objects that the garbage collector tracks, once they are dropped."""
+
+
+FIELDS = len(fields(Round))
 
 
 class Subject(Protocol):
@@ -139,44 +136,56 @@ class Futures:
         return handle.result()
 
 
-async def measure(
-    subject: Subject, gate: Gate, count: int, rounds: int
-) -> tuple[Reading, list[Round]]:
-    """The reading before everything, and those of each round of `count` calls at once.
+async def measure(subject: Subject, gate: Gate, count: int, rounds: int) -> list[Round]:
+    """A short warm-up, whose end is where all began, and each round of `count` calls at once.
 
     Raises AssertionError if a call ended before it was let go, or with a wrong result.
     """
     values = list(range(count))
     handles: list[Any] = [None] * count
-    await cycle(subject, gate, handles, values[:WARM_UP])
-    before = Reading.now()
-    taken: list[Round] = []
+    log = array("q", bytes(8 * FIELDS * (rounds + 1)))
+    await cycle(subject, gate, handles, values[:WARM_UP], log, 0)
+    read_left(log, 0)
     for number in range(1, rounds + 1):
         progress(f"round {number}/{rounds}: {count:,} waiting calls")
-        taken.append(await cycle(subject, gate, handles, values))
+        await cycle(subject, gate, handles, values, log, number * FIELDS)
     progress("")
-    return before, taken
+    return [Round(*log[at : at + FIELDS]) for at in range(0, len(log), FIELDS)]
 
 
-async def cycle(subject: Subject, gate: Gate, handles: list[Any], values: list[int]) -> Round:
-    """Make a call for each of `values`, let them run, drop them; the readings in between."""
+async def cycle(
+    subject: Subject, gate: Gate, handles: list[Any], values: list[int], log: array[int], at: int
+) -> None:
+    """Make a call for each of `values`, let them run, drop them; a `Round` from `at` in `log`."""
     gate.open.clear()
     for index, value in enumerate(values):
         handles[index] = subject.call(value)
-    waiting = Reading.now()
-    early = sum(map(subject.early, handles[: len(values)]))
+    gc.collect()
+    log[at] = resident_bytes()
+    # islice: a slice would be a list of a million of its own, in memory that stays stretched.
+    early = sum(map(subject.early, itertools.islice(handles, len(values))))
     gate.open.set()
-    await subject.finish(handles[: len(values)])
-    ended = Reading.now()
-    wrong = sum(subject.result(handle) != i for i, handle in enumerate(handles[: len(values)]))
+    await subject.finish(itertools.islice(handles, len(values)))
+    gc.collect()
+    log[at + 1] = resident_bytes()
+    calls = itertools.islice(handles, len(values))
+    wrong = sum(subject.result(handle) != i for i, handle in enumerate(calls))
     if early or wrong:
         raise AssertionError(f"{early} calls ended too early, {wrong} with a wrong result")
     for index in range(len(values)):
         handles[index] = None
-    return Round(waiting, ended, Reading.now())
+    read_left(log, at)
 
 
-async def measure_tokens(count: int, rounds: int) -> tuple[Reading, list[Round]]:
+def read_left(log: array[int], at: int) -> None:
+    """What is left once the calls are dropped, into the last fields of the `Round` at `at`."""
+    gc.collect()
+    log[at + 2] = resident_bytes()
+    log[at + 3] = sys.getallocatedblocks()
+    log[at + 4] = len(gc.get_objects())
+
+
+async def measure_tokens(count: int, rounds: int) -> list[Round]:
     """`measure` of TokenGate. Raises `Missing` without it."""
     _gate.load()
     from tokengate import Coordinator
@@ -186,7 +195,7 @@ async def measure_tokens(count: int, rounds: int) -> tuple[Reading, list[Round]]
         return await measure(Tokens(coordinator, gate), gate, count, rounds)
 
 
-async def measure_futures(count: int, rounds: int) -> tuple[Reading, list[Round]]:
+async def measure_futures(count: int, rounds: int) -> list[Round]:
     """`measure` of run_in_executor."""
     gate = Gate()
     with ThreadPoolExecutor(WORKERS) as pool:
@@ -199,39 +208,39 @@ def run(options: Options) -> Section:
     count = options.pick(1_000_000, 200_000)
     with collector(options.collector):
         try:
-            before, rounds = asyncio.run(measure_tokens(count, options.rounds))
+            rounds = asyncio.run(measure_tokens(count, options.rounds))
         except Missing as missing:
             section.skipped.append(str(missing))
         else:
-            section.figures += figures(count, before, rounds)
+            section.figures += figures(count, rounds)
         # Last, in a heap already stretched, which if anything makes the peer look smaller.
         peers = options.pick(200_000, 50_000)
-        before, rounds = asyncio.run(measure_futures(peers, options.rounds))
-        waiting = tuple((each.waiting.resident - before.resident) / peers for each in rounds)
+        start, *rounds = asyncio.run(measure_futures(peers, options.rounds))
+        waiting = tuple((each.waiting - start.dropped) / peers for each in rounds)
         section.figures.append(
             Figure(f"peer: run_in_executor, each of {peers:,} waiting calls", "bytes", waiting)
         )
     return section
 
 
-def figures(count: int, before: Reading, rounds: list[Round]) -> list[Figure]:
+def figures(count: int, taken: list[Round]) -> list[Figure]:
     """The figures of `count` tokens, from the readings of each round."""
-    starts = [before, *(each.dropped for each in rounds)]
-    steps = list(itertools.pairwise(starts))
-    grown = [each.waiting.resident - before.resident for each in rounds]
-    left = [each.dropped.resident - before.resident for each in rounds]
-    return [
+    start, *rounds = taken
+    steps = list(itertools.pairwise(taken))
+    grown = [each.waiting - start.dropped for each in rounds]
+    left = [each.dropped - start.dropped for each in rounds]
+    found = [
         Figure(
             f"each of {count:,} waiting tokens",
             "bytes",
             tuple(growth / count for growth in grown),
             Target("at most", 400),
-            note="its argument tuple included",
+            note=f"of which {TUPLE} are the tuple its arguments come in",
         ),
         Figure(
             "each of them ended, its caller still holding it",
             "bytes",
-            tuple((each.ended.resident - before.resident) / count for each in rounds),
+            tuple((each.ended - start.dropped) / count for each in rounds),
         ),
         Figure(
             "given back to the system when they end",
@@ -240,25 +249,29 @@ def figures(count: int, before: Reading, rounds: list[Round]) -> list[Figure]:
             Target("at least", 0.98),
         ),
         Figure(
-            "kept of each ended token, resident",
-            "bytes",
-            tuple((after.resident - start.resident) / count for start, after in steps[1:]),
-            Target("at most", 1),
-            note="round after round, but the first",
-        ),
-        Figure(
             "kept of each ended token, allocator",
             "blocks",
-            tuple((after.blocks - start.blocks) / count for start, after in steps),
+            tuple((b.blocks - a.blocks) / count for a, b in steps),
             Target("at most", 0.001),
         ),
         Figure(
             "kept of each ended token, garbage collector",
             "objects",
-            tuple((after.objects - start.objects) / count for start, after in steps),
+            tuple((b.objects - a.objects) / count for a, b in steps),
             Target("at most", 0.001),
         ),
     ]
+    if len(rounds) > 1:
+        found.append(
+            Figure(
+                "kept of each ended token, resident",
+                "bytes",
+                tuple((b.dropped - a.dropped) / count for a, b in steps[1:]),
+                Target("at most", 1),
+                note="round after round, but the first",
+            )
+        )
+    return found
 
 
 if __name__ == "__main__":

@@ -73,6 +73,8 @@ class Coordinator(_core.Core):
         self.stop_timeout = _seconds("stop_timeout", stop_timeout)
         if not isinstance(name, str) or not name:
             raise ValueError(f"name={name!r}: expected a non-empty string")
+        if pin == "core":
+            topology.core_for_worker(0)  # what is wrong with TOKENGATE_CPUS is said here and now
         if pin == "core" and sys.platform != "linux":
             raise LaneUnavailable(f"pin='core': threads cannot be pinned on {sys.platform}")
         self.name = name
@@ -130,6 +132,7 @@ class Coordinator(_core.Core):
                 "stop() would block the event loop that runs on this thread: "
                 "use `await coordinator.aclose()`"
             )
+        self._check_fork()
         self._refuse_own_worker("stop")
         with self._stop_lock:
             deadline = monotonic() + seconds
@@ -147,6 +150,8 @@ class Coordinator(_core.Core):
     async def aclose(self, timeout: float | None = None, cancel_waiting: bool = False) -> None:
         """`stop` for use on an event loop: the same, but awaits where `stop` blocks."""
         seconds = self.stop_timeout if timeout is None else _seconds("timeout", timeout)
+        self._check_fork()
+        self._refuse_own_worker("aclose")
         deadline = monotonic() + seconds
         self._begin_stop(cancel_waiting)
         await self._quiet(None, seconds)
@@ -342,7 +347,7 @@ def _seconds(name: str, value: float) -> float:
         raise TypeError(f"{name}={value!r}: expected seconds as a number")
     if not 0 <= value < float("inf"):
         raise ValueError(f"{name}={value!r}: expected a finite number of seconds, 0 or more")
-    return float(value)
+    return min(float(value), threading.TIMEOUT_MAX)
 
 
 def _stop_all() -> None:

@@ -102,6 +102,9 @@ class MapCall(Generic[R]):
                     await source.wait(max(1, collector.pending // 2))
                 else:
                     await asyncio.sleep(0)  # between two slices of submitting
+        except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
+            source.abandon()
+            raise
         except BaseException:
             await source.close()
             raise
@@ -242,6 +245,14 @@ class _Source(Generic[R]):
         for token in self.collector.unfinished():
             token.cancel()
 
+    def abandon(self) -> None:
+        """Cancel everything, also what runs, and wait for nothing."""
+        if self._coming is not None:
+            self._coming.cancel()
+            self._coming = None
+        self.cancel()
+        self.collector.discard()
+
     async def close(self) -> None:
         """Cancel what has not started and wait until the functions that run have returned."""
         self.exhausted = True
@@ -304,6 +315,11 @@ class _Stream(Generic[R]):
             self._ready.reverse()
         return self._ready.pop() if self._ready else None
 
+    def abandon(self) -> None:
+        """The consumer is told to go now: cancel everything, wait for nothing."""
+        self._closed = True
+        self._source.abandon()
+
     def _finished(self) -> bool:
         return self._source.exhausted and not self._source.collector.held
 
@@ -331,6 +347,9 @@ class _LoopStream(_Stream[R]):
                 if self._finished():
                     break
                 await self._source.wait(1)
+        except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
+            self.abandon()
+            raise
         except BaseException:
             await self.aclose()
             raise
@@ -359,6 +378,9 @@ class _ThreadStream(_Stream[R]):
                 if self._finished():
                     break
                 wait_on_thread(self._source.collector, 1)
+        except (KeyboardInterrupt, SystemExit):
+            self.abandon()
+            raise
         except BaseException:
             self.close()
             raise

@@ -11,6 +11,10 @@ from tokengate._core import Collector
 __all__ = ["wait_on_loop", "wait_on_thread"]
 
 
+def _remaining(deadline: float) -> float:
+    return min(max(0.0, deadline - monotonic()), threading.TIMEOUT_MAX)
+
+
 async def wait_on_loop(
     collector: Collector, want: int, other: asyncio.Future[object] | None = None
 ) -> None:
@@ -40,6 +44,6 @@ def wait_on_thread(collector: Collector, want: int, deadline: float | None = Non
     if not collector.wake_when(want, lock.release):
         return True
     try:
-        return lock.acquire(timeout=-1 if deadline is None else max(0.0, deadline - monotonic()))
+        return lock.acquire(timeout=-1 if deadline is None else _remaining(deadline))
     finally:
         collector.forget_waker()

@@ -80,6 +80,13 @@ static inline void start_line_wait(start_line *line)
         sched_yield();
 }
 
+/* A few nanoseconds to a microsecond or so: shifts two threads against each other until their steps meet. */
+static inline void linger(uint64_t turns)
+{
+    for (atomic_uint n = 0; n < turns;)
+        atomic_fetch_add_explicit(&n, 1, memory_order_relaxed);
+}
+
 /* xorshift64*: the same numbers in every run from the same seed, which must not be 0 */
 static inline uint64_t random_next(uint64_t *state)
 {

@@ -36,6 +36,54 @@ static void test_arm(void)
     CHECK(tg_inbox_take(&box) == &token);
 }
 
+/* ---- a token that comes while the consumer takes the one before ------------------------------------------------ */
+
+typedef struct {
+    tg_inbox box;
+    tg_parker parker;
+    start_line line;
+    unsigned rounds;
+    tg_token tokens[2];
+} duel;
+
+static void *duel_push(void *arg)
+{
+    duel *d = arg;
+    uint64_t seed = 2463534242u;
+    for (unsigned i = 0; i < d->rounds; i++) {
+        for (int n = 0; n < 2; n++) {
+            if (tg_inbox_push(&d->box, &d->tokens[n], 1))
+                tg_unpark(&d->parker);
+            linger(random_below(&seed, 256));
+        }
+        start_line_wait(&d->line);
+    }
+    return NULL;
+}
+
+static void test_duel(unsigned rounds)
+{
+    duel d = {.rounds = rounds};
+    pthread_t producer;
+    uint64_t seed = 362436069u;
+    tg_inbox_init(&d.box);
+    tg_parker_init(&d.parker);
+    start_line_init(&d.line, 2);
+    check_start(&producer, duel_push, &d);
+    for (unsigned i = 0; i < rounds; i++) {
+        tg_token *expected = d.tokens, *end = d.tokens + 2;
+        while (expected < end) {
+            tg_park(&d.parker);
+            linger(random_below(&seed, 256));
+            for (tg_token *t = tg_inbox_take(&d.box); t != NULL; t = t->next)
+                CHECK(t == expected++);
+        }
+        start_line_wait(&d.line);
+    }
+    check_join(producer);
+    tg_parker_destroy(&d.parker);
+}
+
 /* ---- many producers, a consumer that sleeps ------------------------------------------------------------------- */
 
 typedef struct {
@@ -126,6 +174,7 @@ int main(int argc, char **argv)
     unsigned each = (unsigned)check_rounds(argc, argv);
     test_order();
     test_arm();
+    test_duel(each);
     test_post(each, false);
     test_post(each, true);
     return 0;

@@ -57,6 +57,43 @@ static void test_rally(int turns)
     tg_parker_destroy(&r.side[1]);
 }
 
+/* ---- one wake, at the moment of falling asleep ---------------------------------------------------------------- */
+
+typedef struct {
+    tg_parker parker;
+    start_line line;
+    int rounds;
+} duel;
+
+static void *duel_sleep(void *arg)
+{
+    duel *d = arg;
+    uint64_t seed = 2463534242u;
+    for (int i = 0; i < d->rounds; i++) {
+        start_line_wait(&d->line);
+        linger(random_below(&seed, 256));
+        tg_park(&d->parker); /* nobody else will wake it */
+    }
+    return NULL;
+}
+
+static void test_duel(int rounds)
+{
+    duel d = {.rounds = rounds};
+    pthread_t sleeper;
+    uint64_t seed = 362436069u;
+    tg_parker_init(&d.parker);
+    start_line_init(&d.line, 2);
+    check_start(&sleeper, duel_sleep, &d);
+    for (int i = 0; i < rounds; i++) {
+        start_line_wait(&d.line);
+        linger(random_below(&seed, 256));
+        tg_unpark(&d.parker);
+    }
+    check_join(sleeper);
+    tg_parker_destroy(&d.parker);
+}
+
 /* ---- many wakers: wakes may merge, but the last is never lost ------------------------------------------------- */
 
 typedef struct {
@@ -145,6 +182,7 @@ int main(int argc, char **argv)
     int rounds = check_rounds(argc, argv);
     test_permit();
     test_rally(rounds);
+    test_duel(rounds);
     test_crowd(rounds);
     test_signals(rounds < 200 ? rounds : 200);
     return 0;

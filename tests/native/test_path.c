@@ -141,10 +141,10 @@ static void task_ended(world *w, task *k, uint32_t old, uint32_t state)
 
 static void obey(world *w, tg_summons s);
 
-/* Ends a token that the caller holds a reference to, wherever it is. */
-static void end_from_outside(world *w, task *k, uint32_t state)
+/* Ends a token that the caller holds a reference to, wherever it is, or only where it has not started. */
+static void end_from_outside(world *w, task *k, uint32_t state, bool unstarted)
 {
-    tg_step step = tg_word_end(&k->token.word, state);
+    tg_step step = unstarted ? tg_word_end_unstarted(&k->token.word, state) : tg_word_end(&k->token.word, state);
     if (!step.moved)
         return;
     uint32_t from = tg_state_of(step.old);
@@ -167,7 +167,7 @@ static void end_waiting(world *w)
 {
     tg_token *t;
     while ((t = tg_pool_detach(w->pool, NULL)) != NULL) {
-        end_from_outside(w, (task *)t, TG_KILLED); /* in vain if somebody was first */
+        end_from_outside(w, (task *)t, TG_KILLED, true); /* in vain if somebody was first */
         task_leave_pool(w, (task *)t);
     }
 }
@@ -396,7 +396,7 @@ static void *shaker(void *arg)
     for (unsigned turn = 0; atomic_load(&w->shake); turn++) {
         task *k = atomic_exchange(&w->shelf[random_below(&seed, SHELF)], NULL);
         if (k != NULL) {
-            end_from_outside(w, k, TG_CANCELLED + (uint32_t)random_below(&seed, 3));
+            end_from_outside(w, k, TG_CANCELLED + (uint32_t)random_below(&seed, 3), random_below(&seed, 4) == 0);
             task_drop(w, k);
         } else {
             sched_yield();

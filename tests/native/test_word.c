@@ -13,29 +13,38 @@ static tg_step finish_failed(tg_word *w) { return tg_word_finish(w, TG_FAILED); 
 static tg_step end_cancelled(tg_word *w) { return tg_word_end(w, TG_CANCELLED); }
 static tg_step end_expired(tg_word *w) { return tg_word_end(w, TG_EXPIRED); }
 static tg_step end_killed(tg_word *w) { return tg_word_end(w, TG_KILLED); }
+static tg_step drop_cancelled(tg_word *w) { return tg_word_end_unstarted(w, TG_CANCELLED); }
+static tg_step drop_expired(tg_word *w) { return tg_word_end_unstarted(w, TG_EXPIRED); }
+static tg_step drop_killed(tg_word *w) { return tg_word_end_unstarted(w, TG_KILLED); }
 
 typedef struct {
     const char *by;
     uint32_t to;
     tg_step (*take)(tg_word *);
+    uint32_t not_from; /* a bit set: the variant of the edge that leaves these states alone */
 } action;
 
 static const action actions[] = {
-    {"submit", TG_WAITING, tg_word_submit},
-    {"try_admit", TG_ADMITTED, tg_word_try_admit},
-    {"give_back", TG_WAITING, tg_word_give_back},
-    {"try_start", TG_EXECUTING, tg_word_try_start},
-    {"fail_unrun", TG_FAILED, tg_word_fail_unrun},
-    {"finish", TG_COMPLETED, finish_completed},
-    {"finish", TG_FAILED, finish_failed},
-    {"end", TG_CANCELLED, end_cancelled},
-    {"end", TG_EXPIRED, end_expired},
-    {"end", TG_KILLED, end_killed},
+    {"submit", TG_WAITING, tg_word_submit, 0},
+    {"try_admit", TG_ADMITTED, tg_word_try_admit, 0},
+    {"give_back", TG_WAITING, tg_word_give_back, 0},
+    {"try_start", TG_EXECUTING, tg_word_try_start, 0},
+    {"fail_unrun", TG_FAILED, tg_word_fail_unrun, 0},
+    {"finish", TG_COMPLETED, finish_completed, 0},
+    {"finish", TG_FAILED, finish_failed, 0},
+    {"end", TG_CANCELLED, end_cancelled, 0},
+    {"end", TG_EXPIRED, end_expired, 0},
+    {"end", TG_KILLED, end_killed, 0},
+    {"end", TG_CANCELLED, drop_cancelled, TG_BIT(TG_EXECUTING)},
+    {"end", TG_EXPIRED, drop_expired, TG_BIT(TG_EXECUTING)},
+    {"end", TG_KILLED, drop_killed, TG_BIT(TG_EXECUTING)},
 };
 #define ACTIONS (sizeof actions / sizeof actions[0])
 
 static bool in_table(uint32_t from, const action *a)
 {
+    if (TG_BIT(from) & a->not_from)
+        return false;
     size_t count;
     const tg_edge *rows = tg_edges(&count);
     for (size_t i = 0; i < count; i++)
@@ -58,7 +67,7 @@ static void test_table(void)
         reached |= TG_BIT(rows[i].to);
         unsigned taken = 0, same = 0;
         for (size_t a = 0; a < ACTIONS; a++)
-            taken += actions[a].to == rows[i].to && strcmp(actions[a].by, rows[i].by) == 0;
+            taken += !actions[a].not_from && actions[a].to == rows[i].to && strcmp(actions[a].by, rows[i].by) == 0;
         for (size_t j = 0; j < count; j++)
             same += rows[j].from == rows[i].from && rows[j].to == rows[i].to;
         CHECK(taken == 1); /* a function exists for every row */

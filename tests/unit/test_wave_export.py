@@ -16,6 +16,7 @@ SLOW = WaveSample(
     lag_p99=0.001,
     lag_max=0.002,
     plain_seconds=0.25,
+    plain_cpu_seconds=0.125,
 )
 FAST = WaveSample(
     tokens=4,
@@ -27,6 +28,7 @@ FAST = WaveSample(
     lag_p99=0.001,
     lag_max=0.002,
     plain_seconds=0.25,
+    plain_cpu_seconds=0.125,
 )
 
 
@@ -49,6 +51,7 @@ def test_everything_measured_and_derived_is_written(tmp_path: Path) -> None:
     assert (data["totals"]["tokens"], data["totals"]["failed"]) == (8, 1)
     assert data["sweet_spot"]["tokens"] == 4
     assert data["plain_loop"]["ratio"] == 1.5
+    assert data["plain_loop"]["plain_cpu"] == 0.5
 
 
 def test_a_run_without_a_wave_is_written_too(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import asyncio
+import threading
 import time
 from typing import Any
 
@@ -96,19 +97,31 @@ async def test_cancelling_a_wave_cancels_its_tokens() -> None:
 
 async def test_the_plain_loop_makes_every_call_once_in_order() -> None:
     calls = PLAIN_SLICE * 2 + 3
-    seconds, results = await time_plain(lambda index: index * 2, calls)
+    timing, results = await time_plain(lambda index: index * 2, calls)
     assert results == [index * 2 for index in range(calls)]
-    assert seconds > 0
+    assert timing.seconds > 0
+
+
+async def test_the_plain_loop_tells_working_from_waiting() -> None:
+    def burn(_: int) -> None:
+        begun = time.process_time()
+        while time.process_time() < begun + 0.02:
+            pass
+
+    burnt, _ = await time_plain(burn, 2)
+    assert burnt.cpu_seconds >= 0.04
+    waited, _ = await time_plain(lambda _: threading.Event().wait(0.05), 1)
+    assert waited.seconds >= 0.05
+    assert waited.cpu_seconds < 0.025
 
 
 async def test_the_plain_loop_lets_the_event_loop_in_between_slices() -> None:
+    made: list[int] = []
     seen: list[int] = []
-    asyncio.get_running_loop().call_soon(lambda: seen.append(made))
-    made = 0
+    asyncio.get_running_loop().call_soon(lambda: seen.append(len(made)))
 
-    def call(_: int) -> None:
-        nonlocal made
-        made += 1
+    def call(index: int) -> None:
+        made.append(index)
 
     await time_plain(call, PLAIN_SLICE * 2)
     assert seen == [PLAIN_SLICE]

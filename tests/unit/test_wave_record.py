@@ -22,6 +22,7 @@ def sample(
         lag_p99=0.001,
         lag_max=0.002,
         plain_seconds=plain,
+        plain_cpu_seconds=plain and plain / 2,
     )
 
 
@@ -101,10 +102,11 @@ def test_a_run_that_was_stopped_has_the_figures_of_what_was_measured() -> None:
 
 def test_the_plain_loop_is_compared_over_waves_that_have_both() -> None:
     run = WaveRun(sizes=(4, 8, 16))
-    run.add(sample(4, 1.0, plain=0.5))
-    run.add(sample(8, 2.0, plain=1.5))
-    run.add(sample(16, 100.0))
+    run.add(sample(4, 1.0, cpu=0.75, plain=0.5))
+    run.add(sample(8, 2.0, cpu=1.5, plain=1.5))
+    run.add(sample(16, 100.0, cpu=100.0))
     comparison = run.plain_comparison()
     assert comparison is not None
     assert (comparison.calls, comparison.token_seconds, comparison.plain_seconds) == (12, 3.0, 2.0)
     assert comparison.ratio == 1.5
+    assert (comparison.token_cpu, comparison.plain_cpu) == (0.75, 0.5)

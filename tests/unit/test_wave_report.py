@@ -13,7 +13,9 @@ ENVIRONMENT = Environment(
 )
 
 
-def run_of(*seconds: float, failed: int = 0, plain: float | None = None) -> WaveRun:
+def run_of(
+    *seconds: float, failed: int = 0, plain: float | None = None, plain_cpu: float = 1.0
+) -> WaveRun:
     run = WaveRun(sizes=tuple(4 << step for step in range(len(seconds))))
     for size, time in zip(run.sizes, seconds, strict=True):
         run.add(
@@ -27,6 +29,7 @@ def run_of(*seconds: float, failed: int = 0, plain: float | None = None) -> Wave
                 lag_p99=0.0125,
                 lag_max=0.02,
                 plain_seconds=plain,
+                plain_cpu_seconds=plain and plain * plain_cpu,
             )
         )
     return run
@@ -111,7 +114,17 @@ def test_a_dip_and_a_missing_plateau_are_told() -> None:
 
 def test_the_plain_loop_is_compared_where_it_was_measured() -> None:
     text = "\n".join(report.summary_lines(run_of(0.006, 0.006, plain=0.005), ENVIRONMENT))
-    assert "same 12 calls: 0.010 s; the waves took 0.012 s = 1.20x the plain loop" in text
+    assert (
+        "Plain for loop, same 12 calls: 0.010 s (CPU 1.00); "
+        "the waves took 0.012 s (CPU 0.75) = 1.20x the plain loop" in text
+    )
+    assert "Caution" not in text
+
+
+def test_a_machine_busy_with_other_programs_is_told() -> None:
+    run = run_of(0.006, 0.006, plain=0.005, plain_cpu=0.55)
+    text = "\n".join(report.summary_lines(run, ENVIRONMENT))
+    assert "Caution: the plain loop got 55% of a core." in text
 
 
 def test_a_run_stopped_early_says_so() -> None:

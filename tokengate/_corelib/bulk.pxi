@@ -137,7 +137,7 @@ cdef class Collector:
         for i in range(count):
             chunk[i].created = now
             Py_INCREF(<object>chunk[i].owner)  # the queue's reference
-        if tg_pool_submit(core.pool, operation.ptr, chunk, count, now, &summons):
+        if tg_pool_submit(core.pool, operation.record(), chunk, count, now, &summons):
             core.carry_out(summons)
             return
         for i in range(count):

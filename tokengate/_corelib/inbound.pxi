@@ -9,6 +9,10 @@ cdef enum:
 _links = weakref.WeakKeyDictionary()  # event loop -> Link; guarded by _links_lock
 _links_lock = threading.Lock()
 
+if hasattr(os, "register_at_fork"):
+    # another thread may hold it while the process forks
+    os.register_at_fork(after_in_child=_links_lock._at_fork_reinit)
+
 
 @cython.final
 cdef class Link:
@@ -21,6 +25,7 @@ cdef class Link:
     cdef bint alive
     cdef object loop_ref
     cdef tg_hist lag
+    cdef tg_bell *bell       # NULL: the loop is woken by call_soon_threadsafe
     cdef object __weakref__
 
     def __cinit__(self, loop):
@@ -36,6 +41,17 @@ cdef class Link:
                 (<Link>link).gone()
 
         self.loop_ref = weakref.ref(loop, loop_gone)
+        self.bell = tg_bell_new()
+        if self.bell is not NULL:
+            try:
+                loop.add_reader(self.bell.fd, self.rung)
+            except NotImplementedError:  # a loop that does not watch descriptors
+                tg_bell_release(self.bell)
+                self.bell = NULL
+
+    def __dealloc__(self):
+        if self.bell is not NULL:
+            tg_bell_release(self.bell)
 
     cdef inline bint leads_to(self, object loop):
         # The weak reference's callback clears `alive` before the loop's memory can be reused.
@@ -75,25 +91,34 @@ cdef class Link:
             t = t.next
         self.last = t
 
-    cdef void push(self, TokenBase token, int64_t now) except *:
-        """An ended token that has a waiter on this loop. Any thread."""
+    cdef void push(self, TokenBase token, int64_t now, Worker by) except *:
+        """An ended token that has a waiter on this loop. Any thread; `by`: the worker that ended it, or None."""
         Py_INCREF(token)
         if tg_inbox_push(&self.box, &token.t, now):
-            self.wake()
+            self.wake(by)
 
-    cdef void wake(self) except *:
+    cdef void wake(self, Worker by) except *:
         loop = self.loop()
         if loop is None:
             return
-        try:
-            if _running_loop() is loop:
-                loop.call_soon(self.drain)
-            else:
-                loop.call_soon_threadsafe(self.drain)
-        except RuntimeError:
-            if not loop.is_closed():
-                raise
+        if loop.is_closed():
             self.drop()
+        elif self.bell is not NULL and by is not None:
+            by.owe(self.bell)
+        elif self.bell is not NULL:
+            tg_bell_ring(self.bell)
+        else:
+            try:
+                loop.call_soon_threadsafe(self.drain)
+            except RuntimeError:
+                if not loop.is_closed():
+                    raise
+                self.drop()
+
+    def rung(self):
+        """The loop's reader callback."""
+        tg_bell_clear(self.bell)
+        self.drain()
 
     def drain(self):
         """Delivers ended tokens to their waiters, in the order they ended. On the loop's thread only."""
@@ -138,7 +163,7 @@ def links():
 
 cdef Link _link_to(object loop):
     """The link of an event loop, made on first use. Any thread."""
-    cdef object cached = _thread_value(_LINK)
+    cdef object cached = _thread_value("tokengate.link")
     cdef Link link
     if cached is not None and (<Link>cached).leads_to(loop):
         return <Link>cached
@@ -147,5 +172,5 @@ cdef Link _link_to(object loop):
         if link is None:
             link = Link(loop)
             _links[loop] = link
-    _set_thread_value(_LINK, link)
+    _set_thread_value("tokengate.link", link)
     return link

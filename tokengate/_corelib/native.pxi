@@ -105,6 +105,15 @@ cdef extern from "tg_inbox.h" nogil:
     bint tg_inbox_arm(tg_inbox *box, int64_t now)
     int64_t tg_inbox_armed_at(tg_inbox *box)
 
+cdef extern from "tg_bell.h" nogil:
+    ctypedef struct tg_bell:
+        int fd
+    tg_bell *tg_bell_new()
+    tg_bell *tg_bell_retain(tg_bell *bell)
+    void tg_bell_release(tg_bell *bell)
+    void tg_bell_ring(tg_bell *bell)
+    void tg_bell_clear(tg_bell *bell)
+
 cdef extern from "tg_pool.h" nogil:
     ctypedef struct tg_parker:
         pass
@@ -171,4 +180,8 @@ cdef extern from "Python.h":
     PyObject *PyThreadState_GetDict()
     PyObject *PyDict_GetItemWithError(object d, object key) except? NULL
     bint PyFunction_Check(object o)
+    void PyObject_GC_UnTrack(object o)
+    void PyObject_GC_Track(object o)
+    bint PyObject_GC_IsTracked(object o)
+    bint PyObject_IS_GC(object o)
     bint PyMethod_Check(object o)

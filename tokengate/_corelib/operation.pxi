@@ -6,6 +6,10 @@ cdef enum:
     MAX_OPERATIONS = 1000  # beyond it, names share one queue and one set of figures, called "other"
 
 _OTHER = "other"
+_renew_lock = threading.Lock()  # one thread of a forked child renews a core, the others wait
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock._at_fork_reinit)
 
 # How long a token is expected to run, in ns, until its operation has been measured.
 _HINTS = {"light": 200_000, "medium": 2_000_000, "heavy": 20_000_000}
@@ -17,7 +21,11 @@ cdef class Operation:
 
     cdef readonly str name
     cdef readonly object tags
-    cdef tg_op *ptr  # belongs to the pool, which outlives every token of it
+    cdef tg_op *ptr         # belongs to the pool, which outlives every token of it
+    cdef Operation shared   # not None: one name too many, which shares this one's record
+
+    cdef inline tg_op *record(self):
+        return self.ptr if self.shared is None else self.shared.ptr
 
 
 cdef class Core:
@@ -56,7 +64,7 @@ cdef class Core:
 
     cdef void renew(self) except *:
         """In a forked child: starts afresh, with new queues and nobody else's tokens."""
-        with cython.critical_section(self):
+        with _renew_lock:
             if self.generation == tg_generation():
                 return
             self.pool = tg_pool_new(self.max_workers, self.limit)
@@ -67,11 +75,15 @@ cdef class Core:
             self.watches = []
             for operation in self.operations.values():
                 (<Operation>operation).ptr = self.new_op((<Operation>operation).tags)
-            self.generation = tg_generation()
-        self._forked()
+            self._forked()
+            self.generation = tg_generation()  # last: from here on other threads of the child may use it
 
     def _forked(self):
         """Called in a forked child after the pool was renewed, before anything is submitted to it."""
+
+    def _check_fork(self):
+        """What every method does that touches locks of its own: in a forked child, start afresh first."""
+        self.check()
 
     cdef inline void check(self) except *:
         if self.generation != tg_generation():
@@ -110,7 +122,7 @@ cdef class Core:
                 other.tags = _frozen({})
                 other.ptr = self.new_op(other.tags)
                 self.operations[_OTHER] = other
-            operation.ptr = other.ptr
+            operation.shared = other
             return operation
 
     # -- the way in -------------------------------------------------------------------------------------------------
@@ -118,14 +130,18 @@ cdef class Core:
     cdef TokenBase make(self, type token_class, Operation operation, object fn, tuple args, dict kwargs):
         """A token in state CREATED."""
         cdef TokenBase token = token_class.__new__(token_class)
-        tg_token_init(&token.t, operation.ptr, <void*>token, tg_pool_new_id(self.pool), self.generation)
+        tg_token_init(&token.t, operation.record(), <void*>token, tg_pool_new_id(self.pool), self.generation)
         token.core = self
         token.op = operation
         token.fn = fn
         token.args = args
         token.kwargs = kwargs
-        token.context = PyContext_CopyCurrent()
+        token.context = _own_context()
         token.place = -1
+        # Until it ends, the queue, the ring or a worker holds a reference that the garbage collector cannot see, so
+        # looking at it would only tell it what is so anyway: nothing it refers to can be garbage. With a million tokens
+        # waiting these looks were half of what a token cost. TokenBase.track brings it back.
+        PyObject_GC_UnTrack(token)
         return token
 
     cdef TokenBase spawn(self, type token_class, Operation operation, object fn, tuple args, dict kwargs):
@@ -141,7 +157,7 @@ cdef class Core:
         t = &token.t
         t.created = tg_now()
         Py_INCREF(token)  # the queue's reference
-        if tg_pool_submit(self.pool, operation.ptr, &t, 1, t.created, &summons):
+        if tg_pool_submit(self.pool, t.op, &t, 1, t.created, &summons):
             self.carry_out(summons)
         else:
             Py_DECREF(token)
@@ -214,7 +230,7 @@ cdef class Core:
 
     cdef bint quiet(self, Operation operation) except -1:
         if operation is not None:
-            return tg_op_live(operation.ptr) == 0
+            return tg_op_live(operation.record()) == 0
         for each in list(self.operations.values()):
             if tg_op_live((<Operation>each).ptr) != 0:
                 return False
@@ -314,6 +330,20 @@ cdef class Core:
             "wait": _durations(&op.times.wait, now),
             "run": _durations(&op.times.run, now),
         }
+
+
+cdef object _own_context():
+    """A copy of the current context for a token's own use. Untracked: nothing can refer to it but its token and the
+    thread that runs in it. `_disown` before it is dropped or handed out."""
+    context = PyContext_CopyCurrent()
+    PyObject_GC_UnTrack(context)
+    return context
+
+
+cdef inline void _disown(object context):
+    # CPython's deallocator of contexts takes it for granted that they are tracked.
+    if context is not None and not PyObject_GC_IsTracked(context):
+        PyObject_GC_Track(context)
 
 
 cdef dict _durations(tg_hist *hist, int64_t now):

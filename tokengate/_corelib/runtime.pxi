@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import logging
+import os
 import sys
 import threading
 import weakref
@@ -19,8 +20,6 @@ _allocate_lock = threading.Lock
 # Raised by a function, these would stop or confuse the awaiter's loop.
 _MUST_NOT_ACT = (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, _LoopCancelled)
 
-_LINK = "tokengate.link"      # keys in the thread's own dictionary
-_WORKER = "tokengate.worker"
 
 if not tg_fork_watch():
     raise ImportError("tokengate: the system refused to watch for forks (pthread_atfork: out of memory)")

@@ -119,6 +119,14 @@ cdef class TokenBase:
             self.inherited()
         return tg_word_load(&self.t.word)
 
+    cdef inline void track(self, object outcome):
+        # It is about to end with something that may lead back to it: from here on it can be part of a cycle.
+        if PyObject_IS_GC(outcome) or self.kept is not None:
+            with cython.critical_section(self):
+                if not PyObject_GC_IsTracked(self):
+                    self.disown_callbacks()  # what a tracked token refers to is tracked, or clearing it would crash
+                    PyObject_GC_Track(self)
+
     cdef void inherited(self):
         # In a forked child: no worker will ever come for it, and the parent's queues must not be touched.
         with cython.critical_section(self):
@@ -202,6 +210,7 @@ cdef class TokenBase:
             if tg_ended(tg_word_load(&self.t.word)):
                 return False
             self.verdict = verdict
+            self.track(verdict)
             self.t.ended = now
             step = (tg_word_end_unstarted if unstarted_only else tg_word_end)(&self.t.word, state)
             if not step.moved:
@@ -213,18 +222,33 @@ cdef class TokenBase:
             tg_count(&self.t.op.abandoned_total)
             self.core.carry_out(tg_pool_abandon(self.core.pool, now))
         else:
-            self.fn = self.args = self.kwargs = self.context = None
+            self.drop_call()
             if was == TG_WAITING:
                 tg_pool_unlink(self.core.pool, &self.t)
                 Py_DECREF(self)  # the queue's reference [P5]
-        self.announce(state, step.old, now)
+        self.announce(state, step.old, now, None)
         return True
 
-    cdef void announce(self, uint32_t state, uint32_t old, int64_t now) except *:
+    cdef void drop_call(self):
+        # [W2] the function will not run
+        _disown(self.context)
+        self.fn = self.args = self.kwargs = self.context = None
+
+    def __dealloc__(self):
+        _disown(self.context)
+        self.disown_callbacks()
+
+    cdef void disown_callbacks(self):
+        _disown(self.callback_context)
+        if self.callbacks is not None:
+            for pair in self.callbacks:
+                _disown(pair[1])
+
+    cdef void announce(self, uint32_t state, uint32_t old, int64_t now, Worker by) except *:
         """Tells everybody who asked that the token has ended. By the winner of the ending edge, once."""
         tg_op_ended(self.t.op, state)
         if old & TG_WAITER:
-            self.link.push(self, now)
+            self.link.push(self, now, by)
         if old & TG_BLOCKED:
             self.release_blockers()
         if tg_pool_watched(self.core.pool):
@@ -325,7 +349,7 @@ cdef class TokenBase:
             raise _InvalidState(
                 f"{self!r} has not ended, and waiting for it here would stall the running event loop: await it"
             )
-        worker = _thread_value(_WORKER)
+        worker = _thread_value("tokengate.worker")
         if worker is not None and (<Worker>worker).help(self):
             return
         if timeout is not None and timeout < 0:
@@ -439,10 +463,11 @@ cdef class TokenBase:
             raise RuntimeError(f"{self!r} belongs to no event loop yet, so there is nowhere to call {callback!r}: "
                                "call add_done_callback where a loop runs, or use result()")
         if context is None:
-            context = PyContext_CopyCurrent()
+            context = _own_context()
         self.look()
         if self.store_callback(link, callback, context):
             return
+        _disown(context)
         loop = self.get_loop()
         if _running_loop() is loop:
             loop.call_soon(callback, self, context=context)
@@ -455,6 +480,8 @@ cdef class TokenBase:
         with cython.critical_section(self):
             if self.delivered:
                 return False
+            if PyObject_GC_IsTracked(self):
+                _disown(context)
             if self.callback is None and self.callbacks is None:
                 self.callback = callback
                 self.callback_context = context
@@ -475,6 +502,7 @@ cdef class TokenBase:
         cdef Py_ssize_t removed = 0
         cdef list rest
         with cython.critical_section(self):
+            self.disown_callbacks()
             pairs = self.take_callbacks()
             rest = [pair for pair in pairs if pair[0] != callback]
             removed = len(pairs) - len(rest)
@@ -497,6 +525,7 @@ cdef class TokenBase:
         cdef object callback, context
         cdef list more
         with cython.critical_section(self):
+            self.disown_callbacks()
             callback = self.callback
             context = self.callback_context
             more = self.callbacks

@@ -13,9 +13,11 @@ cdef class Worker:
     cdef uint32_t generation
     cdef TokenBase current   # innermost first; the thread's own
     cdef int64_t lent        # ns of nested runs inside the current one
+    cdef tg_bell *owed       # a loop to wake before the next token, or once the GIL has been let go
     cdef int64_t attached    # when it last let other threads in
     cdef readonly object thread_ident
     cdef object on_start, on_exit
+    cdef bint claimed
 
     def __cinit__(self, Core core, on_start, on_exit):
         """on_start(index) runs on the worker's thread first; on_exit() last."""
@@ -29,26 +31,53 @@ cdef class Worker:
         if self.pool is not NULL and self.generation == tg_generation():
             tg_pool_release(self.pool)
 
+    cdef void owe(self, tg_bell *bell):
+        # The loop that is told now would wake to wait for the GIL we are about to let go, or about to use for the next
+        # token: that is known in a moment.
+        self.settle_debt()
+        self.owed = tg_bell_retain(bell)
+
+    cdef inline void settle_debt(self) noexcept nogil:
+        if self.owed is not NULL:
+            tg_bell_ring(self.owed)
+            tg_bell_release(self.owed)
+            self.owed = NULL
+
     @property
     def token(self):
         """The token it executes, or None. A snapshot."""
         return self.current
 
+    def claim(self):
+        """True for the first who asks: the thread that begins to run, or a starter that gives it up."""
+        with cython.critical_section(self):
+            if self.claimed:
+                return False
+            self.claimed = True
+            return True
+
     def run(self):
         """The body of the worker's thread."""
         cdef tg_token *t
+        if not self.claim():
+            return
         self.w = tg_pool_enter(self.pool)
         if self.w is NULL:
             tg_pool_start_failed(self.pool)
             self.on_exit()
             return
         self.thread_ident = threading.get_ident()
-        _set_thread_value(_WORKER, self)
+        _set_thread_value("tokengate.worker", self)
         try:
-            self.on_start(self.w.index)
+            try:
+                self.on_start(self.w.index)
+            except Exception:
+                # A worker that could not be pinned still works; dying here would take its tokens along.
+                _log.warning("worker %d could not be set up as asked and runs without", self.w.index, exc_info=True)
             while True:
                 # Detached here: waiting, picking and parking touch no Python object.
                 with nogil:
+                    self.settle_debt()
                     t = tg_pool_wait(self.pool, self.w)
                 if t is NULL:
                     return
@@ -67,6 +96,7 @@ cdef class Worker:
         cdef int64_t charge, run, now
         cdef bint late = False, python
         while t is not NULL:
+            self.settle_debt()
             token = <TokenBase>t.owner
             Py_DECREF(token)  # the ring's reference [P5]; `token` holds one
             token.core.carry_out(summons)
@@ -115,6 +145,7 @@ cdef class Worker:
         except BaseException as error:
             to = TG_FAILED
             value = _failure(token, error)
+        _disown(context)
         fn = args = kwargs = context = None
         self.current = outer
         t.finished = tg_now()
@@ -122,6 +153,7 @@ cdef class Worker:
         run = t.finished - t.started
         if self.generation != tg_generation():
             return run  # the function forked and returned in the child: nothing here is ours
+        token.track(value)
         token.value = value  # [W3]
         value = None
         step = tg_word_finish(&t.word, to)
@@ -130,7 +162,7 @@ cdef class Worker:
         if step.moved:
             tg_hist_record(&op.times.wait, <uint64_t>(t.started - t.created), <uint64_t>t.finished)
             tg_hist_record(&op.times.run, <uint64_t>run, <uint64_t>t.finished)
-            token.announce(to, step.old, t.finished)
+            token.announce(to, step.old, t.finished, self)
         else:
             if to == TG_FAILED:
                 (<Failure>token.value).retrieved = True  # nobody can ask for it any more
@@ -160,6 +192,7 @@ cdef class Worker:
             Py_DECREF(token)  # the queue's reference [P5]
             t.admitted = tg_now()
         run = self.execute(token, &late, &now)
+        self.settle_debt()
         if late:
             # the account of abandoned runs is the pool's; the worker itself goes on with the outer token
             tg_pool_unabandon(self.pool)
@@ -179,10 +212,11 @@ cdef object _failure(TokenBase token, object error):
 
 def current_token():
     """The token whose function runs on this thread, or None outside a worker. Does not block."""
-    worker = _thread_value(_WORKER)
+    worker = _thread_value("tokengate.worker")
     return None if worker is None else (<Worker>worker).current
 
 
 def current_worker():
-    """The worker this thread is, or None."""
-    return _thread_value(_WORKER)
+    """The worker this thread is, or None; None in a forked child of one."""
+    worker = _thread_value("tokengate.worker")
+    return worker if worker is not None and (<Worker>worker).generation == tg_generation() else None

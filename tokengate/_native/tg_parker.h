@@ -64,7 +64,9 @@ static inline void tg_park(tg_parker *p)
     uint32_t seen = TG_PARK_EMPTY;
     if (!atomic_compare_exchange_strong_explicit(&p->state, &seen, TG_PARK_PARKED, memory_order_acq_rel,
                                                  memory_order_acquire)) {
-        atomic_store_explicit(&p->state, TG_PARK_EMPTY, memory_order_release); /* takes the permit */
+        /* Takes the permit. An exchange, not a store: a second waker may have left its own since the look above, and
+         * what it wrote before must be seen too, for this is the only wake it gets. */
+        atomic_exchange_explicit(&p->state, TG_PARK_EMPTY, memory_order_acq_rel);
         return;
     }
 #if defined(__linux__)

@@ -445,12 +445,8 @@ static inline tg_token *tg_pool_wait(tg_pool *p, tg_worker *w)
             w->present = false;
             w->next_free = p->spare;
             p->spare = w;
-            tg_summons s = {NULL, false};
-            if (p->idle != NULL)
-                s = tg_pool_choose(p); /* its place may be free for one that had to park as surplus */
+            /* nobody to wake in its place: it found no work, or what is left active still fills the limit */
             tg_mutex_unlock(&p->lock);
-            if (s.wake != NULL)
-                tg_unpark(&s.wake->parker);
             return NULL;
         }
         w->next_idle = p->idle;
@@ -590,7 +586,8 @@ static inline void tg_pool_open(tg_pool *p)
 }
 
 /* Takes the oldest waiting token of an operation (NULL: of any) out of its queue and admits it to the caller, who now
- * holds its reference [P5] and ends it; NULL: none waits. */
+ * holds its reference [P5] and ends it, unless somebody else was first; NULL: none waits. Of any: also those that lie
+ * in the ring, which stuck workers may never pop. */
 static inline tg_token *tg_pool_detach(tg_pool *p, tg_op *only)
 {
     tg_token *t = NULL;
@@ -608,6 +605,11 @@ static inline tg_token *tg_pool_detach(tg_pool *p, tg_op *only)
         }
         t = NULL;
     }
+    if (t == NULL && only == NULL) {
+        t = (tg_token *)tg_ring_pop(&p->ring);
+        if (t != NULL)
+            tg_count(&t->op->dropped);
+    }
     tg_mutex_unlock(&p->lock);
     return t;
 }
@@ -615,14 +617,13 @@ static inline tg_token *tg_pool_detach(tg_pool *p, tg_op *only)
 static inline void tg_pool_resize(tg_pool *p, uint32_t max_workers, uint32_t limit, tg_summons *out)
 {
     tg_mutex_lock(&p->lock);
-    bool fewer = max_workers < p->max_workers;
     p->max_workers = max_workers;
     p->limit = limit;
+    int64_t surplus = (int64_t)p->workers - tg_pool_replaced(p) - (int64_t)max_workers;
     tg_pool_refill(p, tg_now());
     *out = tg_pool_choose(p);
     tg_mutex_unlock(&p->lock);
-    if (fewer)
-        tg_pool_rouse(p); /* the surplus must leave; the others park again */
+    tg_pool_rouse(p, surplus); /* busy ones leave when they next find nothing */
 }
 
 typedef struct {

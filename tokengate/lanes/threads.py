@@ -6,7 +6,6 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from time import monotonic
 
 from tokengate import topology
 from tokengate._core import Core, Worker
@@ -39,10 +38,17 @@ class ThreadLane:
             self._workers[thread] = worker
         try:
             thread.start()
-        except RuntimeError as error:
-            with self._lock:
-                del self._workers[thread]
-            core._start_failed(str(error))
+        except BaseException as error:
+            # Ctrl-C may come at any point in start(): whether there is a thread, only the claim tells.
+            if worker.claim():
+                with self._lock:
+                    del self._workers[thread]
+                if isinstance(error, Exception):
+                    core._start_failed(str(error))
+                else:
+                    self.start_worker(core)  # the interrupt is the caller's, the tokens are not
+            if not isinstance(error, RuntimeError):
+                raise
 
     def _started(self, index: int) -> None:
         threading.current_thread().name = f"{self.prefix}-{index}"
@@ -68,13 +74,19 @@ class ThreadLane:
 
     def join(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until all workers have ended; False if some have not."""
-        deadline = monotonic() + timeout
         with self._lock:
             threads = list(self._workers)
+        empty = threading.Event()
+        self.on_empty(empty.set)
+        if not empty.wait(timeout):
+            with self._lock:
+                if empty.set in self._on_empty:
+                    self._on_empty.remove(empty.set)
+            return empty.is_set()
         for thread in threads:
-            if thread is not threading.current_thread():
-                thread.join(max(0.0, deadline - monotonic()))
-        return not any(thread.is_alive() for thread in threads)
+            if thread.ident is not None:
+                thread.join(1.0)  # it has left the lane; all that is left takes microseconds
+        return True
 
     def workers(self) -> list[Worker]:
         """The workers whose threads live; a snapshot."""

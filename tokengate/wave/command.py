@@ -117,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
                     lane = coordinator.stats().lanes["thread"]
                     watcher.workers = (
                         f"thread lane, {lane.workers} workers started of at most "
-                        f"{lane.max_workers}, {lane.limit} active at a time"
+                        f"{lane.max_workers}, up to {lane.limit} active at a time"
                     )
 
     try:

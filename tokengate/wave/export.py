@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .environment import Environment
-from .record import WaveRow, WaveRun, WaveSample
+from .record import PlainComparison, WaveRow, WaveRun, WaveSample
 
 FORMAT = 1
 """Goes up when a reader of an older file would misread a newer one."""
@@ -30,7 +30,7 @@ def as_json(run: WaveRun, tasks: tuple[str, ...], environment: Environment) -> d
         "waves": [_wave(row, run.samples[row.sample.tokens]) for row in run.rows()],
         "totals": asdict(totals) if totals else None,
         "sweet_spot": asdict(sweet) if sweet else None,
-        "plain_loop": {**asdict(comparison), "ratio": comparison.ratio} if comparison else None,
+        "plain_loop": _plain_loop(comparison) if comparison else None,
     }
 
 
@@ -38,6 +38,15 @@ def write_json(path: Path, run: WaveRun, tasks: tuple[str, ...], environment: En
     """Write it to `path`; raises OSError if that cannot be written."""
     text = json.dumps(as_json(run, tasks, environment), indent=2)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def _plain_loop(comparison: PlainComparison) -> dict[str, Any]:
+    return {
+        **asdict(comparison),
+        "ratio": comparison.ratio,
+        "token_cpu": comparison.token_cpu,
+        "plain_cpu": comparison.plain_cpu,
+    }
 
 
 def _wave(row: WaveRow, repeats: list[WaveSample]) -> dict[str, Any]:

@@ -115,7 +115,8 @@ def _draw_throughput(axes: Axes, run: WaveRun, rows: list[WaveRow], sweet: Sweet
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     label = f"sweet spot: {sweet.tokens:,}"
     if sweet.plateau_end > sweet.tokens:
-        label += f"; plateau to {sweet.plateau_end:,} (at least {PLATEAU_SHARE:.0%} of the best)"
+        dips = ", dips aside" if sweet.dips else ""
+        label += f"; plateau to {sweet.plateau_end:,} ({PLATEAU_SHARE:.0%} of the best{dips})"
     # Beside the line, on the side with more room.
     first, last = x[0], x[-1]
     right = sweet.tokens**2 <= first * last

@@ -25,6 +25,7 @@ class WaveSample:
     lag_max: float
     plain_seconds: float | None = None
     """The same calls in a plain loop, right before or after; None where that was not measured."""
+    plain_cpu_seconds: float | None = None
 
     @property
     def failed(self) -> int:
@@ -87,12 +88,24 @@ class PlainComparison:
 
     calls: int
     token_seconds: float
+    token_cpu_seconds: float
     plain_seconds: float
+    plain_cpu_seconds: float
 
     @property
     def ratio(self) -> float:
         """Time of the waves / time of the plain loop; below 1 the waves were faster."""
         return self.token_seconds / self.plain_seconds
+
+    @property
+    def token_cpu(self) -> float:
+        """Cores the waves kept at work."""
+        return self.token_cpu_seconds / self.token_seconds
+
+    @property
+    def plain_cpu(self) -> float:
+        """Cores the plain loop kept at work: 1, unless other programs kept it off its core."""
+        return self.plain_cpu_seconds / self.plain_seconds
 
 
 @dataclass(slots=True)
@@ -187,16 +200,18 @@ class WaveRun:
     def plain_comparison(self) -> PlainComparison | None:
         """Waves against the plain loop; None if no wave was measured both ways."""
         pairs = [
-            (sample, sample.plain_seconds)
+            (sample, sample.plain_seconds, sample.plain_cpu_seconds)
             for sample in self.all_samples()
-            if sample.plain_seconds is not None
+            if sample.plain_seconds is not None and sample.plain_cpu_seconds is not None
         ]
         if not pairs:
             return None
         return PlainComparison(
-            calls=sum(sample.tokens for sample, _ in pairs),
-            token_seconds=sum(sample.seconds for sample, _ in pairs),
-            plain_seconds=sum(plain for _, plain in pairs),
+            calls=sum(sample.tokens for sample, _, _ in pairs),
+            token_seconds=sum(sample.seconds for sample, _, _ in pairs),
+            token_cpu_seconds=sum(sample.cpu_seconds for sample, _, _ in pairs),
+            plain_seconds=sum(seconds for _, seconds, _ in pairs),
+            plain_cpu_seconds=sum(cpu_seconds for _, _, cpu_seconds in pairs),
         )
 
 

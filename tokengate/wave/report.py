@@ -29,6 +29,9 @@ MEANING = (
     "parallelism."
 )
 
+BUSY_MACHINE = 0.9
+"""A plain loop on a core of its own has a CPU of 1; below this share the machine was shared."""
+
 
 def header_lines() -> list[str]:
     """The two lines above the table's rows."""
@@ -84,7 +87,7 @@ def summary_lines(run: WaveRun, environment: Environment) -> list[str]:
     lines += _sweet_lines(sweet, run.repeats)
     comparison = run.plain_comparison()
     if comparison is not None:
-        lines.append(_plain_line(comparison))
+        lines += _plain_lines(comparison)
     lines.append(f"Measured on {environment.describe()}.")
     lines.append(MEANING)
     return lines
@@ -125,11 +128,18 @@ def _sweet_lines(sweet: SweetSpot, repeats: int) -> list[str]:
     return [spot, plateau]
 
 
-def _plain_line(comparison: PlainComparison) -> str:
-    return (
-        f"Plain for loop, same {comparison.calls:,} calls: {comparison.plain_seconds:.3f} s; "
-        f"the waves took {comparison.token_seconds:.3f} s = {comparison.ratio:.2f}x the plain loop"
-    )
+def _plain_lines(comparison: PlainComparison) -> list[str]:
+    lines = [
+        f"Plain for loop, same {comparison.calls:,} calls: {comparison.plain_seconds:.3f} s "
+        f"(CPU {comparison.plain_cpu:.2f}); the waves took {comparison.token_seconds:.3f} s "
+        f"(CPU {comparison.token_cpu:.2f}) = {comparison.ratio:.2f}x the plain loop"
+    ]
+    if comparison.plain_cpu < BUSY_MACHINE:
+        lines.append(
+            f"Caution: the plain loop got {comparison.plain_cpu:.0%} of a core. Other programs "
+            "kept this machine busy: neither the ratio nor the times above are to be relied on."
+        )
+    return lines
 
 
 def _ratio(value: float | None) -> str:

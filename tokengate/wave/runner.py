@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
 from .check import ResultChecker
-from .measure import TimedToken, time_plain, time_wave
+from .measure import PlainTiming, TimedToken, time_plain, time_wave
 from .mix import TaskMix
 from .plan import WARM_UP_TOKENS
 from .record import WaveRun, WaveSample
@@ -47,9 +47,9 @@ async def run_waves(
             if run.repeats > 1:
                 where = f"repeat {repeat + 1}/{run.repeats}, {where}"
             plain_first = (repeat + number) % 2 == 0
-            plain_seconds = None
+            plain: PlainTiming | None = None
             if baseline and plain_first:
-                plain_seconds = await _plain(mix.call_plain, checker, tokens, watcher, where)
+                plain = await _plain(mix.call_plain, checker, tokens, watcher, where)
             watcher.stage(where)
             timing, results = await time_wave(mix.submit, tokens)
             watcher.stage(f"{where}: checking results")
@@ -57,7 +57,7 @@ async def run_waves(
             # The largest wave's results are some hundred megabytes: not twice at once.
             del results
             if baseline and not plain_first:
-                plain_seconds = await _plain(mix.call_plain, checker, tokens, watcher, where)
+                plain = await _plain(mix.call_plain, checker, tokens, watcher, where)
             sample = WaveSample(
                 tokens=tokens,
                 ok=verdict.ok,
@@ -67,7 +67,8 @@ async def run_waves(
                 task_seconds=timing.task_seconds,
                 lag_p99=timing.lag.p99,
                 lag_max=timing.lag.max,
-                plain_seconds=plain_seconds,
+                plain_seconds=plain.seconds if plain else None,
+                plain_cpu_seconds=plain.cpu_seconds if plain else None,
             )
             run.add(sample)
             watcher.measured(run, sample)
@@ -79,8 +80,8 @@ async def _plain(
     tokens: int,
     watcher: Watcher,
     where: str,
-) -> float:
+) -> PlainTiming:
     watcher.stage(f"{where}: plain loop")
-    seconds, results = await time_plain(call, tokens)
+    timing, results = await time_plain(call, tokens)
     checker.learn(results)
-    return seconds
+    return timing

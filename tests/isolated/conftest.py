@@ -1,0 +1,78 @@
+"""Runs a script of scripts/ in a process of its own, for what a test cannot do to its own process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Protocol
+
+import pytest
+
+import tokengate
+
+SCRIPTS = Path(__file__).parent / "scripts"
+PACKAGE_ROOT = Path(tokengate.__file__).parent.parent
+TIMEOUT = 60.0  # seconds after which a script counts as hung
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a script ended, and after how many seconds."""
+
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+    @property
+    def lines(self) -> list[str]:
+        """What it printed, line by line."""
+        return self.out.splitlines()
+
+    def succeeded(self) -> Outcome:
+        """Itself, where the script ended with 0 and complained of nothing."""
+        assert (self.code, self.err) == (0, ""), self
+        return self
+
+
+class RunScript(Protocol):
+    def __call__(self, name: str, *arguments: str, flags: tuple[str, ...] = ...) -> Outcome: ...
+
+
+def _abort(process: subprocess.Popen[str]) -> None:
+    """Ends it and its children; faulthandler prints the stacks of all their threads."""
+    if sys.platform == "win32":
+        process.kill()
+    else:
+        os.killpg(process.pid, signal.SIGABRT)
+
+
+@pytest.fixture
+def run_script() -> RunScript:
+    """Runs one script to its end. One that hangs is aborted and fails the test with its stacks."""
+
+    def run(name: str, *arguments: str, flags: tuple[str, ...] = ("-W", "error")) -> Outcome:
+        begun = monotonic()
+        with subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", *flags, str(SCRIPTS / name), *arguments],
+            env={**os.environ, "PYTHONPATH": str(PACKAGE_ROOT)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # so that the children it forks can be ended with it
+        ) as process:
+            try:
+                out, err = process.communicate(timeout=TIMEOUT)
+            except subprocess.TimeoutExpired:
+                _abort(process)
+                out, err = process.communicate()
+                pytest.fail(f"{name} hung.\nstdout:\n{out}\nstderr:\n{err}", pytrace=False)
+        return Outcome(process.returncode, out, err, monotonic() - begun)
+
+    return run

@@ -1,0 +1,39 @@
+"""A signal handler raises at many moments of calling guarded functions; every later call still runs."""
+
+import signal
+
+import tokengate
+
+
+class Alarm(Exception):
+    pass
+
+
+def ring(number: int, frame: object) -> None:
+    raise Alarm
+
+
+@tokengate.task_token_guard
+def work(i: int) -> int:
+    return i
+
+
+def rounds(count: int) -> int:
+    rung = 0
+    for i in range(count):
+        # a fresh pool, so that the call starts a worker
+        coordinator = tokengate.Coordinator(thread_workers=1)
+        guarded = work.options(coordinator=coordinator)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.00001 * (1 + i % 40))
+            guarded(i)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except Alarm:
+            rung += 1
+        assert guarded(i).result(20) == i
+        coordinator.stop()
+    return rung
+
+
+signal.signal(signal.SIGALRM, ring)
+print("rung" if rounds(400) else "never rung")

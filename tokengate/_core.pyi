@@ -1,0 +1,299 @@
+"""What type checkers and editors see of the compiled core; the tests hold it to the truth.
+
+Tokens are made by `Runtime.token_class`, which is `tokengate.Token`: that is what comes out here.
+What users see of a token or a coordinator has its docstring here too, for editors to show.
+"""
+# ruff: noqa: D205 - the docstrings are the core's own, whose lines are longer
+
+from asyncio import AbstractEventLoop, CancelledError
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import Context, ContextVar
+from typing import Any, Self, TypeVar, final
+
+from typing_extensions import disjoint_base
+
+from tokengate.errors import TokenKilled
+from tokengate.token import Token
+
+_R = TypeVar("_R")
+
+def current_token() -> Token[Any] | None:
+    """The token whose function runs on this thread, or None outside a worker. Does not block."""
+
+def current_worker() -> Worker | None: ...
+def edges() -> list[tuple[int, int, str]]: ...
+def generation() -> int: ...
+def gil_enabled() -> bool: ...
+def links() -> list[Link]: ...
+def outcomes(tokens: Iterable[TokenBase], return_exceptions: bool) -> list[Any]: ...
+def raise_first_failure(tokens: Iterable[TokenBase]) -> None: ...
+def submit(
+    runtime: Runtime,
+    core: Core,
+    operation: str,
+    tags: Mapping[str, Any],
+    fn: Callable[..., _R],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Token[_R]: ...
+
+@final
+class Runtime:
+    def __init__(
+        self, token_class: type[TokenBase], current: ContextVar[Any], default: Core
+    ) -> None: ...
+    @property
+    def token_class(self) -> type[TokenBase]: ...
+    @property
+    def current(self) -> ContextVar[Any]: ...
+    @property
+    def default(self) -> Core: ...
+
+@final
+class Link:
+    def __new__(cls, loop: AbstractEventLoop) -> Self: ...
+    def rung(self) -> None: ...
+    def drain(self) -> None: ...
+    def lag_view(self) -> tuple[int, float, float, float, float]: ...
+
+@disjoint_base
+class TokenBase:
+    """The compiled half of `tokengate.Token`."""
+
+    _asyncio_future_blocking: bool
+
+    @property
+    def core(self) -> Core: ...
+    @property
+    def id(self) -> int:
+        """Number of the token within its coordinator, from 1."""
+
+    @property
+    def operation_type(self) -> str:
+        """Name of the operation."""
+
+    @property
+    def tags(self) -> Mapping[str, Any]:
+        """The operation's tags, read-only."""
+
+    @property
+    def index(self) -> int | None:
+        """Position in the iterable of the `.map` call it came from, or None."""
+
+    @property
+    def args(self) -> tuple[Any, ...] | None:
+        """The positional arguments, where `.map(tokens=True)` kept them, else None."""
+
+    @property
+    def state_code(self) -> int:
+        """The state as the core's number."""
+
+    @property
+    def abandoned(self) -> bool:
+        """True while the function still runs although the token has ended (cancelled, expired or
+        killed).
+        """
+
+    @property
+    def wait_time(self) -> float:
+        """Seconds from creation to start; up to now, or to its end, where it has not started.
+        Any thread.
+        """
+
+    @property
+    def run_time(self) -> float:
+        """Seconds from start to finish; up to now while executing, up to its end where it ended
+        before the function returned; 0.0 where it never started. Any thread.
+        """
+
+    @property
+    def timestamps(self) -> tuple[int, int, int, int]:
+        """Monotonic ns of (created, admitted, started, finished); 0 where it has not happened."""
+
+    @property
+    def failed(self) -> bool:
+        """True if it ended in any way but with a result.
+
+        Does not count as asking for the exception.
+        """
+
+    def done(self) -> bool:
+        """True once the token has ended, however.
+
+        Turns true when the worker finishes; callbacks follow on the loop.
+        """
+
+    def cancelled(self) -> bool:
+        """True if the caller cancelled it."""
+
+    def cancel(self, msg: object = None) -> bool:
+        """Cancel the token; returns False if it had already ended.
+
+        Its awaiters get `asyncio.CancelledError` (threads blocked in `result`:
+        `concurrent.futures.CancelledError`). A function that has not started never runs. One that
+        is executing in the thread lane runs on, `abandoned`; its result is dropped. Any thread;
+        does not block; callbacks run on the token's loop.
+        """
+
+    def kill(self, reason: str = "killed") -> bool:
+        """End the token for everybody with `TokenKilled(reason)`; returns False if it had already
+        ended.
+
+        Like `cancel`, but says that it was not the caller's wish. Any thread; does not block.
+        """
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The function's result, or raises what the token ended with.
+
+        timeout: seconds, None: for ever. On a thread without a running event loop this blocks
+        until the token has ended (`TimeoutError` when the timeout passes first; Ctrl-C works on
+        the main thread); a worker that blocks here runs the token itself if it has not started.
+        On a thread with a running loop a token that has not ended raises
+        `asyncio.InvalidStateError`: await it instead.
+        """
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The exception the token ended with, or None if it completed.
+
+        Blocks, and raises, like `result`; a cancelled token raises the cancellation.
+        """
+
+    def get_loop(self) -> AbstractEventLoop:
+        """The event loop the token belongs to.
+
+        RuntimeError where it has none, or the loop is gone.
+        """
+
+    def add_done_callback(
+        self, callback: Callable[[Self], object], *, context: Context | None = None
+    ) -> None:
+        """Call `callback(token)` on the token's loop once it has ended; at the loop's next turn if
+        it already has.
+
+        context: the `contextvars.Context` to call it in, by default a copy of the current one.
+        RuntimeError where the token belongs to no loop. Any thread; does not block.
+        """
+
+    def remove_done_callback(self, callback: Callable[[Self], object]) -> int:
+        """Remove all instances of a callback; returns how many there were. Any thread."""
+
+    @property
+    def _cancel_message(self) -> object: ...
+    def _make_cancelled_error(self) -> CancelledError: ...
+    def _begin_await(self) -> None: ...
+    def _kill_with(self, error: TokenKilled) -> bool: ...
+
+@final
+class Operation:
+    @property
+    def name(self) -> str: ...
+    @property
+    def tags(self) -> Mapping[str, Any]: ...
+
+@disjoint_base
+class Core:
+    """The compiled half of `tokengate.Coordinator`."""
+
+    @property
+    def stopped(self) -> bool:
+        """True from the beginning of stop() or aclose() until start()."""
+
+    @property
+    def in_use(self) -> bool:
+        """True if tokens have been submitted to it in this process and it has not been stopped
+        since.
+        """
+
+    def _open_pool(self, max_workers: int, limit: int) -> None: ...
+    def _resize_pool(self, max_workers: int, limit: int) -> None: ...
+    def _reopen_pool(self) -> None: ...
+    def _refuse_new(self) -> None: ...
+    def _close_pool(self) -> None: ...
+    def _check_fork(self) -> None: ...
+    def _forked(self) -> None: ...
+    def _start_worker(self) -> None: ...
+    def _start_failed(self, why: str) -> None: ...
+    def _kill_waiting(self, error: TokenKilled) -> int: ...
+    def _live(self) -> int: ...
+    def _watch(self, name: str | None, notify: Callable[[], object]) -> object: ...
+    def _unwatch(self, watch: object) -> bool: ...
+    def _operation_names(self) -> list[str]: ...
+    def _look(self) -> tuple[int, int, int, int, int, int, int, float]: ...
+    def _look_operation(self, name: str) -> dict[str, Any]: ...
+
+@final
+class Worker:
+    def __new__(
+        cls, core: Core, on_start: Callable[[int], object], on_exit: Callable[[], object]
+    ) -> Self: ...
+    @property
+    def thread_ident(self) -> int | None: ...
+    @property
+    def token(self) -> Token[Any] | None: ...
+    def claim(self) -> bool: ...
+    def run(self) -> None: ...
+
+@disjoint_base
+class GuardBase:
+    def __call__(self, *args: Any, **kwargs: Any) -> Token[Any]: ...
+    @property
+    def operation(self) -> str:
+        """Name of the operation."""
+
+    @property
+    def _tags(self) -> Mapping[str, Any]: ...
+    def _set_up(
+        self,
+        runtime: Runtime,
+        fn: Callable[..., Any],
+        operation: str,
+        tags: Mapping[str, Any],
+        home: Core | None = None,
+    ) -> None: ...
+    def _copy(self, other: GuardBase, fn: Callable[..., Any]) -> None: ...
+    def _move(self, home: Core | None) -> None: ...
+    def _retag(self, tags: Mapping[str, Any]) -> None: ...
+
+@final
+class Collector:
+    def __new__(cls, on_loop: bool) -> Self: ...
+    @property
+    def pending(self) -> int: ...
+    @property
+    def ready_count(self) -> int: ...
+    @property
+    def submitted(self) -> int: ...
+    @property
+    def held(self) -> int: ...
+    def attach(self, token: TokenBase) -> None: ...
+    def submit_many(
+        self,
+        guard: GuardBase,
+        iterator: Iterator[Any],
+        count: int,
+        star: bool,
+        constants: dict[str, Any] | None,
+        keep: bool,
+        budget: int,
+    ) -> bool: ...
+    def wake_when(self, want: int, waker: Callable[[], object]) -> bool: ...
+    def forget_waker(self) -> None: ...
+    def take(self) -> list[Token[Any]]: ...
+    def take_place(self, place: int) -> Token[Any] | None: ...
+    def forget_ready(self) -> None: ...
+    def store(self, results: list[Any], return_exceptions: bool) -> None: ...
+    def unfinished(self) -> list[Token[Any]]: ...
+    def cancel_unstarted(self) -> None: ...
+    def discard(self) -> None: ...
+
+@final
+class Failure:
+    def __new__(
+        cls,
+        exception: BaseException,
+        loop_ref: Callable[[], AbstractEventLoop | None] | None,
+        what: str,
+    ) -> Self: ...
+    @property
+    def exception(self) -> BaseException: ...
+    def __del__(self) -> None: ...
