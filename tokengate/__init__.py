@@ -4,8 +4,9 @@ Decorate a function with `task_token_guard`; every call becomes a token that asy
 future, while a coordinator keeps its workers full underneath.
 """
 
-from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
+import tokengate._interpreter  # noqa: F401 - first: it refuses where the core could crash
 from tokengate._core import current_token
 from tokengate.coordinator import Coordinator
 from tokengate.current import configure_default, get_coordinator, use
@@ -22,11 +23,6 @@ from tokengate.gathering import as_completed, gather
 from tokengate.guard import GuardedFunction, task_token_guard
 from tokengate.stats import Stats
 from tokengate.token import Token, TokenState
-
-try:
-    __version__ = version("py-tokengate")
-except PackageNotFoundError:  # a checkout that was never installed
-    __version__ = "0+unknown"
 
 __all__ = [
     "Coordinator",
@@ -50,3 +46,18 @@ __all__ = [
     "task_token_guard",
     "use",
 ]
+
+if TYPE_CHECKING:
+    __version__: str
+else:  # a checker that saw this would believe in every name
+
+    def __getattr__(name: str) -> str:
+        # asked for rarely, and importlib.metadata takes longer to import than everything here
+        if name == "__version__":
+            from importlib.metadata import PackageNotFoundError, version
+
+            try:
+                return version("py-tokengate")
+            except PackageNotFoundError:
+                return "0+unknown"  # a checkout that was never installed
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

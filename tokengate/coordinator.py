@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, cast, overload
 
 from tokengate import _core, topology
 from tokengate.errors import CoordinatorStopped, LaneUnavailable
@@ -20,8 +20,6 @@ from tokengate.naming import NO_TAGS, operation_name, reject_asynchronous
 from tokengate.stats import Durations, LaneStats, LoopLag, OperationStats, Stats, Totals
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from tokengate.guard import GuardedFunction
     from tokengate.token import Token
 
@@ -31,8 +29,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Pin = Literal["auto", "core", "none"]
 
-# More runnable threads make nothing faster while one lock lets one of them run at a time, and every one of them
-# makes the event loop wait longer. Where nobody chose a number, this many work at once, whatever may be started.
+# More runnable threads make nothing faster while one lock lets one of them run at a time, and every
+# one of them makes the event loop wait longer. Where nobody chose a number, this many work at once,
+# whatever may be started.
 ACTIVE_WITH_GIL = 8
 
 _coordinators: weakref.WeakSet[Coordinator] = weakref.WeakSet()
@@ -70,7 +69,7 @@ class Coordinator(_core.Core):
         maximum, limit = _worker_counts(thread_workers)
         if pin not in ("auto", "core", "none"):
             raise ValueError(f"pin={pin!r}: expected 'auto', 'core' or 'none'")
-        self.stop_timeout = _seconds("stop_timeout", stop_timeout)
+        self.stop_timeout: float = _seconds("stop_timeout", stop_timeout)
         if not isinstance(name, str) or not name:
             raise ValueError(f"name={name!r}: expected a non-empty string")
         if pin == "core":
@@ -166,12 +165,12 @@ class Coordinator(_core.Core):
     def _begin_stop(self, cancel_waiting: bool) -> None:
         self._refuse_new()
         if cancel_waiting:
-            self._kill_waiting(CoordinatorStopped(f"{self!r}: stopped with cancel_waiting"))
+            self._kill_waiting(CoordinatorStopped, f"{self!r}: stopped with cancel_waiting")
 
     def _close(self) -> int:
         """Ends what still waits; returns how many that were. Workers leave when they are free."""
         waiting = self._kill_waiting(
-            CoordinatorStopped(f"{self!r}: stopped before the token could run")
+            CoordinatorStopped, f"{self!r}: stopped before the token could run"
         )
         self._close_pool()
         return waiting
@@ -182,17 +181,19 @@ class Coordinator(_core.Core):
             lines.append(f"{waiting} waiting tokens were killed")
         if not ended:
             stuck = self._lane.stuck()
-            error = CoordinatorStopped(f"{self!r}: stopped while the function was running")
             for worker in self._lane.workers():
                 token = worker.token
                 if token is not None:
-                    token._kill_with(error)
+                    token._kill_with(
+                        CoordinatorStopped(f"{self!r}: stopped while the function was running")
+                    )
             if stuck:
                 lines.append(f"{len(stuck)} functions still run, abandoned:")
                 lines += stuck
         if lines:
             head = f"tokengate: {self.name}: after {seconds:g} s of stopping, "
-            print(head + "\n".join(lines), file=sys.stderr, flush=True)
+            # not logged: at interpreter exit nobody may be listening any more
+            print(head + "\n".join(lines), file=sys.stderr, flush=True)  # noqa: T201
 
     def _refuse_own_worker(self, what: str) -> None:
         worker = _core.current_worker()
@@ -228,7 +229,13 @@ class Coordinator(_core.Core):
 
     # -- work ----------------------------------------------------------------------------------
 
-    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Token[R]:
+    @overload
+    def submit(
+        self, fn: GuardedFunction[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Token[R]: ...
+    @overload
+    def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Token[R]: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Token[Any]:
         """Call `fn(*args, **kwargs)` as a token of this coordinator.
 
         A guarded function keeps its operation and tags; of any other callable the operation is
@@ -237,8 +244,11 @@ class Coordinator(_core.Core):
         return _submit(self, fn, args, kwargs)
 
     async def drain(self, op: str | GuardedFunction[..., Any] | None = None) -> None:
-        """Wait until every token of the operation (None: of all) has ended; does not stop others
-        from being submitted meanwhile. ValueError for an operation this coordinator never ran."""
+        """Wait until every token of the operation (None: of all) has ended.
+
+        Does not stop others from being submitted meanwhile. ValueError for an operation this
+        coordinator never ran.
+        """
         await self._quiet(None if op is None else self._known(op), None)
 
     async def _quiet(self, name: str | None, timeout: float | None) -> bool:
@@ -271,8 +281,10 @@ class Coordinator(_core.Core):
     # -- looking -------------------------------------------------------------------------------
 
     def stats(self) -> Stats:
-        """A snapshot of operations, lanes and loop lag. Any thread; does not block; some tens of
-        microseconds for each operation."""
+        """A snapshot of operations, lanes and loop lag.
+
+        Any thread; does not block; some tens of microseconds for each operation.
+        """
         operations = {}
         for name in self._operation_names():
             figures = self._look_operation(name)
@@ -318,16 +330,16 @@ class _Signal:
 
 
 def _submit(
-    coordinator: Coordinator, fn: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Token[R]:
+    coordinator: Coordinator, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Token[Any]:
     from tokengate.current import runtime  # it needs this module first
 
     if isinstance(fn, _core.GuardBase):
-        return fn._on(coordinator)(*args, **kwargs)  # type: ignore[no-any-return]
+        return cast("GuardedFunction[..., Any]", fn)._on(coordinator)(*args, **kwargs)
     if not callable(fn):
         raise TypeError(f"submit() needs a callable, got {fn!r}")
     reject_asynchronous(fn)
-    return _core.submit(runtime, coordinator, operation_name(fn), NO_TAGS, fn, args, kwargs)  # type: ignore[no-any-return]
+    return _core.submit(runtime, coordinator, operation_name(fn), NO_TAGS, fn, args, kwargs)
 
 
 def _worker_counts(thread_workers: int | None) -> tuple[int, int]:
@@ -357,5 +369,6 @@ def _stop_all() -> None:
             coordinator.stop()
 
 
-# Runs before threading joins non-daemon threads and before daemon threads lose the interpreter; atexit would be later.
+# Runs before threading joins non-daemon threads and before daemon threads lose the interpreter;
+# atexit would be later.
 threading._register_atexit(_stop_all)  # type: ignore[attr-defined]

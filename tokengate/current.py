@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar, Token as Reset
+from contextvars import ContextVar
+from contextvars import Token as Reset
 from types import TracebackType
-from typing import Any
+from typing import TypedDict, Unpack
 
 from tokengate import _core
-from tokengate.coordinator import Coordinator
+from tokengate.coordinator import Coordinator, Pin
 from tokengate.token import Token
 
 __all__ = ["configure_default", "get_coordinator", "runtime", "use"]
@@ -15,7 +16,16 @@ __all__ = ["configure_default", "get_coordinator", "runtime", "use"]
 _chosen: ContextVar[Coordinator] = ContextVar("tokengate.coordinator")
 _default = Coordinator()
 
-runtime = _core.Runtime(Token, _chosen, _default)
+runtime: _core.Runtime = _core.Runtime(Token, _chosen, _default)
+
+
+class Settings(TypedDict, total=False):
+    """The arguments of `Coordinator`, one by one."""
+
+    thread_workers: int | None
+    pin: Pin
+    stop_timeout: float
+    name: str
 
 
 def get_coordinator() -> Coordinator:
@@ -23,7 +33,7 @@ def get_coordinator() -> Coordinator:
     return _chosen.get(_default)
 
 
-def configure_default(**settings: Any) -> Coordinator:
+def configure_default(**settings: Unpack[Settings]) -> Coordinator:
     """Set up the default coordinator; takes `Coordinator`'s arguments, returns it.
 
     RuntimeError once it is in use: call this first, or `stop()` it before.

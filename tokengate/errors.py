@@ -52,7 +52,7 @@ class CoordinatorStopped(TokenKilled):
 class FunctionExited(TokenGateError):
     """The function raised an exception that would act on the awaiter instead of informing it.
 
-    `SystemExit`, `KeyboardInterrupt`, `GeneratorExit`, `StopIteration` and
+    `SystemExit`, `KeyboardInterrupt`, `GeneratorExit`, `StopIteration`, `StopAsyncIteration` and
     `asyncio.CancelledError` would stop or confuse the awaiting event loop; they arrive as this,
     with the original as ``__cause__``. The worker lives on.
     """

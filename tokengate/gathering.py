@@ -6,27 +6,130 @@ import asyncio
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar, cast, overload
 
 from tokengate import _core
 from tokengate.token import Token
 from tokengate.waiting import wait_on_loop, wait_on_thread
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
 __all__ = ["AsCompleted", "Gathering", "as_completed", "gather"]
 
 R = TypeVar("R")
+R1 = TypeVar("R1")
+R2 = TypeVar("R2")
+R3 = TypeVar("R3")
+R4 = TypeVar("R4")
+R5 = TypeVar("R5")
+R_co = TypeVar("R_co", covariant=True)
+ResultsT_co = TypeVar("ResultsT_co", covariant=True)
 
 
-def gather(*tokens: Token[R], return_exceptions: bool = False) -> Gathering[R]:
-    """Wait for tokens together: ``await gather(...)``, or off any loop ``gather(...).result()``.
+# As with asyncio.gather, a few tokens are typed one by one: what comes is a list, but only a tuple
+# can be spelled out in types.
+@overload
+def gather(  # pyright: ignore[reportOverlappingOverload]
+    token1: Token[R1],
+    token2: Token[R2],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+) -> Gathering[tuple[R1, R2]]: ...
+@overload
+def gather(
+    token1: Token[R1],
+    token2: Token[R2],
+    token3: Token[R3],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+) -> Gathering[tuple[R1, R2, R3]]: ...
+@overload
+def gather(
+    token1: Token[R1],
+    token2: Token[R2],
+    token3: Token[R3],
+    token4: Token[R4],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+) -> Gathering[tuple[R1, R2, R3, R4]]: ...
+@overload
+def gather(
+    token1: Token[R1],
+    token2: Token[R2],
+    token3: Token[R3],
+    token4: Token[R4],
+    token5: Token[R5],
+    /,
+    *,
+    return_exceptions: Literal[False] = False,
+) -> Gathering[tuple[R1, R2, R3, R4, R5]]: ...
+@overload
+def gather(*tokens: Token[R], return_exceptions: Literal[False] = False) -> Gathering[list[R]]: ...
+@overload
+def gather(  # pyright: ignore[reportOverlappingOverload]
+    token1: Token[R1],
+    token2: Token[R2],
+    /,
+    *,
+    return_exceptions: Literal[True],
+) -> Gathering[tuple[R1 | BaseException, R2 | BaseException]]: ...
+@overload
+def gather(
+    token1: Token[R1],
+    token2: Token[R2],
+    token3: Token[R3],
+    /,
+    *,
+    return_exceptions: Literal[True],
+) -> Gathering[tuple[R1 | BaseException, R2 | BaseException, R3 | BaseException]]: ...
+@overload
+def gather(
+    token1: Token[R1],
+    token2: Token[R2],
+    token3: Token[R3],
+    token4: Token[R4],
+    /,
+    *,
+    return_exceptions: Literal[True],
+) -> Gathering[
+    tuple[
+        R1 | BaseException,
+        R2 | BaseException,
+        R3 | BaseException,
+        R4 | BaseException,
+    ]
+]: ...
+@overload
+def gather(
+    token1: Token[R1],
+    token2: Token[R2],
+    token3: Token[R3],
+    token4: Token[R4],
+    token5: Token[R5],
+    /,
+    *,
+    return_exceptions: Literal[True],
+) -> Gathering[
+    tuple[
+        R1 | BaseException,
+        R2 | BaseException,
+        R3 | BaseException,
+        R4 | BaseException,
+        R5 | BaseException,
+    ]
+]: ...
+@overload
+def gather(
+    *tokens: Token[R], return_exceptions: Literal[True]
+) -> Gathering[list[R | BaseException]]: ...
+def gather(*tokens: Token[Any], return_exceptions: bool = False) -> Gathering[Any]:
+    """Wait for several tokens at once.
 
-    Gives the list of results in the order of the tokens. The first failure, in time, is raised at
-    once and the others go on, as with `asyncio.gather`; with return_exceptions the exceptions take
-    the place of results. Cancelling the awaiter cancels the tokens. TypeError for anything that is
-    not a token.
+    ``await gather(...)``, or off any loop ``gather(...).result()``, gives the list of results in
+    the order of the tokens. The first failure, in time, is raised at once and the others go on, as
+    with `asyncio.gather`; with return_exceptions the exceptions take the place of results.
+    Cancelling the awaiter cancels the tokens. TypeError for anything that is not a token.
     """
     return Gathering(_checked(tokens, "gather"), return_exceptions)
 
@@ -47,18 +150,18 @@ def _checked(tokens: Iterable[Any], what: str) -> list[Token[Any]]:
     return checked
 
 
-class Gathering(Generic[R]):
+class Gathering(Generic[ResultsT_co]):
     """What `gather` returns."""
 
-    def __init__(self, tokens: list[Token[R]], return_exceptions: bool) -> None:
+    def __init__(self, tokens: list[Token[Any]], return_exceptions: bool) -> None:
         self._tokens = tokens
         self._return_exceptions = return_exceptions
 
-    def __await__(self) -> Generator[Any, None, list[R]]:
+    def __await__(self) -> Generator[Any, None, ResultsT_co]:
         """The results, in the order of the tokens."""
         return self._gather().__await__()
 
-    async def _gather(self) -> list[R]:
+    async def _gather(self) -> ResultsT_co:
         inbox = _Inbox(self._tokens, True)
         while inbox.pending:
             try:
@@ -68,20 +171,27 @@ class Gathering(Generic[R]):
                     token.cancel()
                 raise
             self._check(inbox)
-        return _core.outcomes(self._tokens, self._return_exceptions)
+        return self._outcomes()
 
-    def result(self, timeout: float | None = None) -> list[R]:
-        """Block until all have ended. RuntimeError on a running loop; TimeoutError after `timeout`
-        seconds, the tokens going on."""
+    def result(self, timeout: float | None = None) -> ResultsT_co:
+        """Block until all have ended.
+
+        RuntimeError on a running loop; TimeoutError after `timeout` seconds, the tokens going on.
+        """
         _off_loop("result()", "await the gathering")
         inbox = _Inbox(self._tokens, False)
         deadline = None if timeout is None else monotonic() + timeout
         while inbox.pending:
             if not inbox.wait_blocking(self._want(), deadline):
                 left = sum(not token.done() for token in self._tokens)
-                raise TimeoutError(f"{left} of {len(self._tokens)} tokens have not ended after {timeout} s")
+                raise TimeoutError(
+                    f"{left} of {len(self._tokens)} tokens have not ended after {timeout} s"
+                )
             self._check(inbox)
-        return _core.outcomes(self._tokens, self._return_exceptions)
+        return self._outcomes()
+
+    def _outcomes(self) -> ResultsT_co:
+        return cast("ResultsT_co", _core.outcomes(self._tokens, self._return_exceptions))
 
     def _want(self) -> int:
         # a failure must be raised when it happens, so look whenever something has ended
@@ -90,16 +200,21 @@ class Gathering(Generic[R]):
     def _check(self, inbox: _Inbox) -> None:
         ended = inbox.take()
         if not self._return_exceptions:
-            _core.raise_first_failure(ended)
+            try:
+                _core.raise_first_failure(ended)
+            except BaseException:
+                # only the first failure is raised; the others have been waited for
+                inbox.forgive(ended)
+                raise
 
 
-class AsCompleted(Generic[R]):
+class AsCompleted(Generic[R_co]):
     """What `as_completed` returns: one consumer, once."""
 
-    def __init__(self, tokens: list[Token[R]]) -> None:
+    def __init__(self, tokens: list[Token[R_co]]) -> None:
         self._tokens = tokens
         self._inbox: _Inbox | None = None
-        self._ready: deque[Token[R]] = deque()
+        self._ready: deque[Token[R_co]] = deque()
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -108,7 +223,7 @@ class AsCompleted(Generic[R]):
         self._inbox = self._inbox or _Inbox(self._tokens, True)
         return self
 
-    async def __anext__(self) -> Token[R]:
+    async def __anext__(self) -> Token[R_co]:
         assert self._inbox is not None
         while not self._ready:
             self._ready.extend(self._inbox.take())
@@ -118,12 +233,12 @@ class AsCompleted(Generic[R]):
                 await self._inbox.wait(1)
         return self._ready.popleft()
 
-    def __iter__(self) -> Iterator[Token[R]]:
+    def __iter__(self) -> Iterator[Token[R_co]]:
         _off_loop("iterating with `for`", "use `async for`")
         self._inbox = self._inbox or _Inbox(self._tokens, False)
         return self
 
-    def __next__(self) -> Token[R]:
+    def __next__(self) -> Token[R_co]:
         assert self._inbox is not None
         while not self._ready:
             self._ready.extend(self._inbox.take())
@@ -153,6 +268,11 @@ class _Inbox:
 
     def take(self) -> list[Token[Any]]:
         return self._collector.take()
+
+    def forgive(self, ended: list[Token[Any]]) -> None:
+        self._collector.forgive()
+        for token in ended:
+            token.forgive()
 
     async def wait(self, want: int) -> None:
         await wait_on_loop(self._collector, want)

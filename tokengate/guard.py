@@ -8,7 +8,7 @@ import inspect
 import weakref
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from types import CodeType, MethodType
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
 from tokengate import _core
 from tokengate.coordinator import Coordinator
@@ -25,7 +25,9 @@ __all__ = ["GuardedFunction", "task_token_guard"]
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 S = TypeVar("S")
+TypeT = TypeVar("TypeT", bound=type)
 
 # operation name -> the guarded function that defined it, so that a clash can name both
 _definitions: weakref.WeakValueDictionary[str, GuardedFunction[Any, Any]] = (
@@ -33,7 +35,7 @@ _definitions: weakref.WeakValueDictionary[str, GuardedFunction[Any, Any]] = (
 )
 
 
-class GuardedFunction(_core.GuardBase, Generic[P, R]):
+class GuardedFunction(_core.GuardBase, Generic[P, R_co]):
     """A synchronous function whose calls become tokens. Made by `task_token_guard`.
 
     Calling it returns a `Token` at once, from any thread; nothing blocks. It binds like a function
@@ -41,12 +43,13 @@ class GuardedFunction(_core.GuardBase, Generic[P, R]):
     await what it returns. The function itself is ``__wrapped__``.
     """
 
-    __wrapped__: Callable[P, R]
+    __wrapped__: Callable[P, R_co]
     _kind: type | None
+    _bound: tuple[GuardedFunction[Any, Any], object] | None
 
     def __init__(
         self,
-        fn: Callable[P, R],
+        fn: Callable[P, R_co],
         operation: str,
         tags: Mapping[str, Any],
         *,
@@ -55,22 +58,34 @@ class GuardedFunction(_core.GuardBase, Generic[P, R]):
         functools.update_wrapper(self, fn)
         self._set_up(runtime, fn, operation, tags)
         self._kind = kind
+        self._bound = None
         _look_like_coroutine_function(self, fn)
 
     if TYPE_CHECKING:
 
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Token[R]: ...
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Token[R_co]:
+            """Call the function as a token. Any thread; does not block."""
+            ...
 
     def __repr__(self) -> str:
         return f"<guarded {operation_name(self.__wrapped__)} as operation {self.operation!r}>"
 
-    @overload
-    def __get__(self, instance: None, owner: type | None = None) -> GuardedFunction[P, R]: ...
+    # A type checker knows the kind of a method by its first parameter alone: the class in a class
+    # method, the instance in an ordinary one, anything else in a static one. As a callable, because
+    # mypy does not look at what precedes a ParamSpec within GuardedFunction[...].
     @overload
     def __get__(
-        self: GuardedFunction[Concatenate[S, Q], R], instance: S, owner: type | None = None
-    ) -> GuardedFunction[Q, R]: ...
-    def __get__(self, instance: Any, owner: type | None = None) -> GuardedFunction[Any, R]:
+        self: Callable[Concatenate[TypeT, Q], object], instance: object, owner: TypeT
+    ) -> GuardedFunction[Q, R_co]: ...
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> GuardedFunction[P, R_co]: ...
+    @overload
+    def __get__(
+        self: Callable[Concatenate[S, Q], object], instance: S, owner: type | None = None
+    ) -> GuardedFunction[Q, R_co]: ...
+    @overload
+    def __get__(self, instance: object, owner: type | None = None) -> GuardedFunction[P, R_co]: ...
+    def __get__(self, instance: Any, owner: type | None = None) -> GuardedFunction[..., Any]:
         """Bind like a function does."""
         if self._kind is staticmethod:
             return self
@@ -78,20 +93,39 @@ class GuardedFunction(_core.GuardBase, Generic[P, R]):
             instance = owner if owner is not None else type(instance)
         if instance is None:
             return self
-        bound = MethodType(self.__wrapped__, instance)
-        return self._view(bound)
+        view = self._view(MethodType(self.__wrapped__, instance))
+        view._bound = (self, instance)
+        return view
 
-    def _view(self, fn: Callable[..., Any]) -> GuardedFunction[Any, R]:
-        view: GuardedFunction[Any, R] = GuardedFunction.__new__(GuardedFunction)
+    def __eq__(self, other: object) -> bool:
+        """Bound to the same object by the same guarded function, as with methods; else identity."""
+        if not isinstance(other, GuardedFunction):
+            return NotImplemented
+        if self is other or self._bound is None or other._bound is None:
+            return self is other
+        return self._bound[0] is other._bound[0] and self._bound[1] is other._bound[1]
+
+    def __hash__(self) -> int:
+        if self._bound is None:
+            return object.__hash__(self)
+        return hash((id(self._bound[0]), id(self._bound[1])))
+
+    def _signature(self) -> inspect.Signature:
+        try:
+            return inspect.signature(self.__wrapped__)
+        except (TypeError, ValueError) as error:
+            raise AttributeError(f"{self!r} has no signature that Python knows") from error
+
+    def _view(self, fn: Callable[..., Any]) -> GuardedFunction[Any, R_co]:
+        view: GuardedFunction[Any, R_co] = GuardedFunction.__new__(GuardedFunction)
         view.__dict__.update(self.__dict__)
-        # the original's own entry would call the original; found by attribute only (see below)
-        view.__dict__.pop("__call__", None)
         view.__wrapped__ = fn
         view._kind = staticmethod  # bound, or an instance's own: it binds no further
+        view._bound = None
         view._copy(self, fn)
         return view
 
-    def _on(self, coordinator: Coordinator) -> GuardedFunction[P, R]:
+    def _on(self, coordinator: Coordinator) -> GuardedFunction[P, R_co]:
         view = self._view(self.__wrapped__)
         view._move(coordinator)
         return view
@@ -102,7 +136,7 @@ class GuardedFunction(_core.GuardBase, Generic[P, R]):
         tags: Mapping[str, Any] | None = None,
         coordinator: Coordinator | None = None,
         lane: str | None = None,
-    ) -> GuardedFunction[P, R]:
+    ) -> GuardedFunction[P, R_co]:
         """A view of this function for calls with other settings; the operation is the same.
 
         tags: replace the tags that its tokens show (the operation's weight stays what it was
@@ -121,6 +155,42 @@ class GuardedFunction(_core.GuardBase, Generic[P, R]):
             view._move(coordinator)
         return view
 
+    @overload
+    def map(
+        self,
+        iterable: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *,
+        in_flight: int | None = None,
+        ordered: bool = True,
+        return_exceptions: Literal[False] = False,
+        tokens: Literal[False] = False,
+        **constant_kwargs: Any,
+    ) -> MapCall[R_co]: ...
+    @overload
+    def map(
+        self,
+        iterable: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *,
+        in_flight: int | None = None,
+        ordered: bool = True,
+        return_exceptions: Literal[True],
+        tokens: Literal[False] = False,
+        **constant_kwargs: Any,
+    ) -> MapCall[R_co | BaseException]: ...
+    @overload
+    def map(
+        self,
+        iterable: Iterable[Any] | AsyncIterable[Any],
+        /,
+        *,
+        in_flight: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        tokens: Literal[True],
+        **constant_kwargs: Any,
+    ) -> MapCall[Token[R_co]]: ...
     def map(
         self,
         iterable: Iterable[Any] | AsyncIterable[Any],
@@ -131,7 +201,7 @@ class GuardedFunction(_core.GuardBase, Generic[P, R]):
         return_exceptions: bool = False,
         tokens: bool = False,
         **constant_kwargs: Any,
-    ) -> MapCall[R]:
+    ) -> MapCall[Any]:
         """Call the function once for every item, as tokens, a bounded number at a time.
 
         ``await f.map(items)`` gives the list of results, in the order of the items. ``async for``
@@ -150,6 +220,42 @@ class GuardedFunction(_core.GuardBase, Generic[P, R]):
             self, iterable, False, in_flight, ordered, return_exceptions, tokens, constant_kwargs
         )
 
+    @overload
+    def starmap(
+        self,
+        iterable: Iterable[Iterable[Any]] | AsyncIterable[Iterable[Any]],
+        /,
+        *,
+        in_flight: int | None = None,
+        ordered: bool = True,
+        return_exceptions: Literal[False] = False,
+        tokens: Literal[False] = False,
+        **constant_kwargs: Any,
+    ) -> MapCall[R_co]: ...
+    @overload
+    def starmap(
+        self,
+        iterable: Iterable[Iterable[Any]] | AsyncIterable[Iterable[Any]],
+        /,
+        *,
+        in_flight: int | None = None,
+        ordered: bool = True,
+        return_exceptions: Literal[True],
+        tokens: Literal[False] = False,
+        **constant_kwargs: Any,
+    ) -> MapCall[R_co | BaseException]: ...
+    @overload
+    def starmap(
+        self,
+        iterable: Iterable[Iterable[Any]] | AsyncIterable[Iterable[Any]],
+        /,
+        *,
+        in_flight: int | None = None,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        tokens: Literal[True],
+        **constant_kwargs: Any,
+    ) -> MapCall[Token[R_co]]: ...
     def starmap(
         self,
         iterable: Iterable[Iterable[Any]] | AsyncIterable[Iterable[Any]],
@@ -160,7 +266,7 @@ class GuardedFunction(_core.GuardBase, Generic[P, R]):
         return_exceptions: bool = False,
         tokens: bool = False,
         **constant_kwargs: Any,
-    ) -> MapCall[R]:
+    ) -> MapCall[Any]:
         """`map` for items that are each a tuple of positional arguments."""
         return MapCall(
             self, iterable, True, in_flight, ordered, return_exceptions, tokens, constant_kwargs
@@ -253,13 +359,3 @@ def _look_like_coroutine_function(guard: GuardedFunction[Any, Any], fn: Any) -> 
             own["__code__"] = code.replace(co_flags=code.co_flags | inspect.CO_COROUTINE)
             own["__defaults__"] = fn.__defaults__
             own["__kwdefaults__"] = fn.__kwdefaults__
-    # Some ask the same of `obj.__call__`. Calls themselves never look here: they go by the type.
-    own["__call__"] = guard
-    own["__signature__"] = _signature(fn)
-
-
-def _signature(fn: Any) -> inspect.Signature | None:
-    try:
-        return inspect.signature(fn)
-    except (TypeError, ValueError):
-        return None  # some C functions have none

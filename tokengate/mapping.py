@@ -5,29 +5,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Sized
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from tokengate import _core
 from tokengate.waiting import wait_on_loop, wait_on_thread
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
-
     from tokengate.guard import GuardedFunction
     from tokengate.token import Token
 
 __all__ = ["MapCall"]
 
-R = TypeVar("R")
+ItemT_co = TypeVar("ItemT_co", covariant=True)
 
 IN_FLIGHT_ITERATED = 1_024
 IN_FLIGHT_AWAITED = 8_192
 SLICE_NS = 1_000_000  # submitting longer than this in one go would stall the loop
-WITHOUT_LIMIT_NS = 1 << 62
 ALL = 1 << 60  # more ended tokens than there can be: wait until none is pending
 
 
-class MapCall(Generic[R]):
+class MapCall(Generic[ItemT_co]):
     """What `.map` returns: await it for the list, or iterate it for results as they come.
 
     One consumer, once. Memory holds at most `in_flight` tokens when iterated.
@@ -35,7 +32,7 @@ class MapCall(Generic[R]):
 
     def __init__(
         self,
-        guard: GuardedFunction[..., R],
+        guard: GuardedFunction[..., Any],
         iterable: Iterable[Any] | AsyncIterable[Any],
         star: bool,
         in_flight: int | None,
@@ -56,7 +53,7 @@ class MapCall(Generic[R]):
         self._return_exceptions = return_exceptions
         self._tokens = tokens
         self._constants = constants or None
-        self._stream: _LoopStream[R] | _ThreadStream[R] | None = None
+        self._stream: _LoopStream | _ThreadStream | None = None
 
     def __len__(self) -> int:
         """Number of calls, where the iterable knows its length; TypeError where it does not."""
@@ -67,7 +64,7 @@ class MapCall(Generic[R]):
     def __bool__(self) -> bool:
         return True  # whatever its length: it is a call, not a collection
 
-    def _source(self, window: int, on_loop: bool) -> _Source[R]:
+    def _source(self, window: int, on_loop: bool) -> _Source:
         return _Source(
             self._guard,
             self._iterable,
@@ -80,14 +77,14 @@ class MapCall(Generic[R]):
 
     # -- awaited -------------------------------------------------------------------------------
 
-    def __await__(self) -> Generator[Any, None, list[R]]:
+    def __await__(self) -> Generator[Any, None, list[ItemT_co]]:
         """The list of results (with `tokens`: of finished tokens), in the order of the items."""
         return self._gather().__await__()
 
     async def _gather(self) -> list[Any]:
         source = self._source(self._in_flight or IN_FLIGHT_AWAITED, True)
         results: list[Any] = []
-        finished: list[Token[R]] = []
+        finished: list[Token[Any]] = []
         collector = source.collector
         try:
             while True:
@@ -115,11 +112,11 @@ class MapCall(Generic[R]):
 
     # -- iterated on a loop --------------------------------------------------------------------
 
-    def __aiter__(self) -> AsyncIterator[Any]:
+    def __aiter__(self) -> AsyncIterator[ItemT_co]:
         """Results as they come; with `tokens`, the finished tokens. Iterate it once."""
         return self._on_loop()
 
-    def _on_loop(self) -> _LoopStream[R]:
+    def _on_loop(self) -> _LoopStream:
         if self._stream is None:
             window = self._in_flight or IN_FLIGHT_ITERATED
             self._stream = _LoopStream(
@@ -148,7 +145,7 @@ class MapCall(Generic[R]):
 
     # -- iterated off the loop -----------------------------------------------------------------
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[ItemT_co]:
         """The same on a thread without a running loop; `next` blocks. RuntimeError on a loop."""
         if asyncio._get_running_loop() is not None:
             raise RuntimeError(
@@ -172,12 +169,12 @@ def _by_index(token: Token[Any]) -> int:
     return index
 
 
-class _Source(Generic[R]):
+class _Source:
     """The submitting side: keeps up to `window` tokens under way."""
 
     def __init__(
         self,
-        guard: GuardedFunction[..., R],
+        guard: GuardedFunction[..., Any],
         iterable: Iterable[Any] | AsyncIterable[Any],
         star: bool,
         constants: dict[str, Any] | None,
@@ -195,17 +192,25 @@ class _Source(Generic[R]):
         self._sync: Iterator[Any] | None = None
         self._async: AsyncIterator[Any] | None = None
         self._coming: asyncio.Future[Any] | None = None
-        if isinstance(iterable, Iterable):
-            self._sync = iter(iterable)
-        else:
+        # what can do both, another map say, must not block a loop
+        if isinstance(iterable, AsyncIterable) and (on_loop or not isinstance(iterable, Iterable)):
             self._async = aiter(iterable)
+        else:
+            assert isinstance(iterable, Iterable)
+            self._sync = iter(iterable)
 
-    def fill_now(self, budget: int) -> None:
-        """Submit from a synchronous iterable until the window is full or `budget` ns have gone."""
+    def fill_now(self, budget: int) -> bool:
+        """Submit from a synchronous iterable until the window is full or `budget` ns have gone.
+
+        False: there was nothing to submit.
+        """
         assert self._sync is not None
         room = self.window - self.collector.held
-        if room > 0 and not self.exhausted:
-            self.exhausted = self._submit(self._sync, room, budget)
+        if room <= 0 or self.exhausted:
+            return False
+        before = self.collector.submitted
+        self.exhausted = self._submit(self._sync, room, budget)
+        return self.collector.submitted > before
 
     def _submit(self, iterator: Iterator[Any], count: int, budget: int) -> bool:
         return self.collector.submit_many(
@@ -213,8 +218,11 @@ class _Source(Generic[R]):
         )
 
     async def fill(self) -> None:
-        """Submit one slice. From an asynchronous iterable: what is there, waiting for the next
-        item only where nothing else is left to wait for."""
+        """Submit one slice.
+
+        From an asynchronous iterable: what is there, waiting for the next item only where nothing
+        else is left to wait for.
+        """
         if self._sync is not None:
             self.fill_now(SLICE_NS)
             return
@@ -247,9 +255,14 @@ class _Source(Generic[R]):
 
     def abandon(self) -> None:
         """Cancel everything, also what runs, and wait for nothing."""
+        self.exhausted = True
         if self._coming is not None:
             self._coming.cancel()
             self._coming = None
+        if isinstance(self._sync, _ThreadStream):
+            self._sync.abandon()
+        if isinstance(self._async, _LoopStream):
+            self._async.abandon()
         self.cancel()
         self.collector.discard()
 
@@ -263,6 +276,9 @@ class _Source(Generic[R]):
                 self._coming.exception()
             self._coming = None
         self.collector.cancel_unstarted()
+        aclose = getattr(self._async, "aclose", None)
+        if aclose is not None:
+            await aclose()  # a map it takes from, or an asynchronous generator
         try:
             while self.collector.pending:
                 await wait_on_loop(self.collector, ALL)
@@ -274,6 +290,8 @@ class _Source(Generic[R]):
         """`close` for a plain thread."""
         self.exhausted = True
         self.collector.cancel_unstarted()
+        if isinstance(self._sync, _ThreadStream):
+            self._sync.close()  # a map it takes from
         try:
             while self.collector.pending:
                 wait_on_thread(self.collector, ALL)
@@ -286,27 +304,27 @@ async def _next_of(iterator: AsyncIterator[Any]) -> Any:
     return await anext(iterator)
 
 
-class _Stream(Generic[R]):
+class _Stream:
     """The consuming side: which token comes next, and what of it is handed out."""
 
     def __init__(
-        self, source: _Source[R], ordered: bool, return_exceptions: bool, tokens: bool
+        self, source: _Source, ordered: bool, return_exceptions: bool, tokens: bool
     ) -> None:
         self._source = source
         self._ordered = ordered
         self._return_exceptions = return_exceptions
         self._tokens = tokens
         self._place = 0
-        self._ready: list[Token[R]] = []
+        self._ready: list[Token[Any]] = []
         self._closed = False
 
-    def _take(self) -> Token[R] | None:
+    def _take(self) -> Token[Any] | None:
         """The next ended token, or None where it has to be waited for."""
         collector = self._source.collector
         if self._ordered:
             # first, so that one that ends after this look is seen by the wait that follows
             collector.forget_ready()
-            token: Token[R] | None = collector.take_place(self._place)
+            token = collector.take_place(self._place)
             if token is not None:
                 self._place += 1
             return token
@@ -323,13 +341,13 @@ class _Stream(Generic[R]):
     def _finished(self) -> bool:
         return self._source.exhausted and not self._source.collector.held
 
-    def _hand_out(self, token: Token[R]) -> Any:
+    def _hand_out(self, token: Token[Any]) -> Any:
         if self._tokens:
             return token
         return _core.outcomes((token,), self._return_exceptions)[0]
 
 
-class _LoopStream(_Stream[R]):
+class _LoopStream(_Stream):
     """Iterated with ``async for``."""
 
     def __aiter__(self) -> Self:
@@ -362,7 +380,7 @@ class _LoopStream(_Stream[R]):
             await self._source.close()
 
 
-class _ThreadStream(_Stream[R]):
+class _ThreadStream(_Stream):
     """Iterated with ``for``, off any loop."""
 
     def __iter__(self) -> Self:
@@ -371,10 +389,12 @@ class _ThreadStream(_Stream[R]):
     def __next__(self) -> Any:
         try:
             while not self._closed:
-                self._source.fill_now(WITHOUT_LIMIT_NS)
+                # what is there goes out before more is asked of the iterable
                 token = self._take()
                 if token is not None:
                     return self._hand_out(token)
+                if self._source.fill_now(SLICE_NS):
+                    continue
                 if self._finished():
                     break
                 wait_on_thread(self._source.collector, 1)

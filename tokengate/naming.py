@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from tokengate._tags import NO_TAGS
+
 __all__ = ["NO_TAGS", "WEIGHTS", "frozen_tags", "operation_name", "reject_asynchronous"]
 
 WEIGHTS = ("light", "medium", "heavy")
-NO_TAGS: Mapping[str, Any] = MappingProxyType({})
 
 
 def operation_name(fn: Any) -> str:
@@ -28,6 +29,8 @@ def reject_asynchronous(fn: Any) -> None:
     inner = fn
     while isinstance(inner, functools.partial):
         inner = inner.func
+    if not inspect.isroutine(inner) and not inspect.isclass(inner):
+        inner = getattr(type(inner), "__call__", inner)  # noqa: B004 - an object to be called
     if inspect.iscoroutinefunction(inner):
         what, instead = "an `async def` function", "await it directly"
     elif inspect.isasyncgenfunction(inner):
@@ -56,4 +59,4 @@ def frozen_tags(tags: Mapping[str, Any] | None) -> Mapping[str, Any]:
         raise ValueError(
             f"tags: weight={weight!r} is unknown; expected one of {', '.join(map(repr, WEIGHTS))}"
         )
-    return MappingProxyType(dict(tags))
+    return MappingProxyType(dict(tags)) if tags else NO_TAGS

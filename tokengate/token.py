@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Generator, Mapping
-from types import GenericAlias
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from tokengate._core import TokenBase
 
 __all__ = ["Token", "TokenState"]
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 class TokenState(enum.IntEnum):
@@ -39,16 +38,7 @@ class TokenState(enum.IntEnum):
 _STATES = tuple(TokenState)
 
 
-if TYPE_CHECKING:
-    from typing import Generic
-
-    class _Base(TokenBase, Generic[R]):
-        """What type checkers see; at run time Token derives from the compiled class alone."""
-else:
-    _Base = {R: TokenBase}
-
-
-class Token(_Base[R]):
+class Token(TokenBase, Generic[R_co]):
     """One call of a guarded function; awaitable, and a future in every way asyncio asks for.
 
     Guarded functions, `Coordinator.submit` and `.map` make tokens; user code does not. ``await
@@ -61,16 +51,18 @@ class Token(_Base[R]):
 
     __slots__ = ()
 
-    __class_getitem__ = classmethod(GenericAlias)
-
-    def __await__(self) -> Generator[Any, None, R]:
+    def __await__(self) -> Generator[Any, None, R_co]:
         """Wait on the token's event loop. RuntimeError on any other loop, or where none runs."""
         if not self.done():
             self._begin_await()
             yield self
             if not self.done():
                 raise RuntimeError(f"{self!r} was resumed before it ended: await it with `await`")
-        return self.result()  # type: ignore[no-any-return]
+        try:
+            return self.result()
+        finally:
+            # the traceback of what it raises holds this frame, which would keep the token alive
+            self = None  # type: ignore[assignment]
 
     __iter__ = __await__  # asyncio's Future has it, for `yield from`
 
@@ -79,8 +71,15 @@ class Token(_Base[R]):
         """Where the token is in its lifecycle; a snapshot."""
         return _STATES[self.state_code]
 
-    if TYPE_CHECKING:
+    if TYPE_CHECKING:  # the compiled method as it is; only here it is known what it returns
 
-        def result(self, timeout: float | None = None) -> R: ...
-        @property
-        def tags(self) -> Mapping[str, Any]: ...
+        def result(self, timeout: float | None = None) -> R_co:
+            """The function's result, or raises what the token ended with.
+
+            timeout: seconds, None: for ever. On a thread without a running event loop this blocks
+            until the token has ended (`TimeoutError` when the timeout passes first; Ctrl-C works on
+            the main thread); a worker that blocks here runs the token itself if it has not started.
+            On a thread with a running loop a token that has not ended raises
+            `asyncio.InvalidStateError`: await it instead.
+            """
+            ...

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from time import monotonic
 
-from tokengate._core import Collector
+from tokengate._core import Collector, current_worker
 
 __all__ = ["wait_on_loop", "wait_on_thread"]
 
@@ -38,12 +38,24 @@ async def wait_on_loop(
 
 
 def wait_on_thread(collector: Collector, want: int, deadline: float | None = None) -> bool:
-    """The same for a thread without a loop; deadline: by `time.monotonic`. False: it passed."""
+    """The same for a thread without a loop; deadline: by `time.monotonic`. False: it passed.
+
+    A worker that waits here runs what it waits for itself, as far as that has not started, and
+    gives up its place while it has to wait for others.
+    """
+    worker = current_worker()
+    if worker is not None:
+        while not collector.satisfied(want) and collector.help(worker):
+            pass
     lock = threading.Lock()
     lock.acquire()
     if not collector.wake_when(want, lock.release):
         return True
     try:
+        if worker is not None:
+            worker.step_aside()
         return lock.acquire(timeout=-1 if deadline is None else _remaining(deadline))
     finally:
         collector.forget_waker()
+        if worker is not None:
+            worker.step_back()

@@ -36,7 +36,8 @@ class Outcome:
 
     def succeeded(self) -> Outcome:
         """Itself, where the script ended with 0 and complained of nothing."""
-        assert (self.code, self.err) == (0, ""), self
+        if self.code != 0 or self.err:
+            pytest.fail(f"ended with {self.code}\n{self.out}{self.err}", pytrace=False)
         return self
 
 

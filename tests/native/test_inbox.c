@@ -54,7 +54,7 @@ static void *duel_push(void *arg)
         for (int n = 0; n < 2; n++) {
             if (tg_inbox_push(&d->box, &d->tokens[n], 1))
                 tg_unpark(&d->parker);
-            linger(random_below(&seed, 256));
+            linger(random_below(&seed, 2u << i % 9));
         }
         start_line_wait(&d->line);
     }
@@ -74,7 +74,7 @@ static void test_duel(unsigned rounds)
         tg_token *expected = d.tokens, *end = d.tokens + 2;
         while (expected < end) {
             tg_park(&d.parker);
-            linger(random_below(&seed, 256));
+            linger(random_below(&seed, 2u << i % 9));
             for (tg_token *t = tg_inbox_take(&d.box); t != NULL; t = t->next)
                 CHECK(t == expected++);
         }

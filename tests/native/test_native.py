@@ -47,12 +47,12 @@ MODES = (PLAIN, MEMORY, RACES)
 
 # The argument of each program: rounds plain and under a sanitizer; none where it takes none.
 ROUNDS: dict[str, tuple[int, int] | None] = {
-    "fair": (50_000, 20_000),
+    "fair": (20_000, 5_000),
     "hist": None,
-    "inbox": (20_000, 5_000),
-    "parker": (10_000, 2_000),
-    "path": (2_500, 1_000),
-    "pool": (10, 5),
+    "inbox": (10_000, 3_000),
+    "parker": (8_000, 2_000),
+    "path": (1_500, 600),
+    "pool": (4, 2),
     "ring": (3_000, 1_000),
     "word": (6, 2),
 }

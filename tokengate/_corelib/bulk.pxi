@@ -4,6 +4,11 @@ cdef enum:
     CHUNK = 64  # tokens handed over under one lock
 
 
+# Iterators that only look things up: any number of items may be taken before the first is handed over.
+_KNOWN_ITERATORS = frozenset(type(iter(each)) for each in ([], (), range(0), range(1 << 70), "", b"", {}, {}.values(),
+                                                           {}.items(), set(), reversed([])))
+
+
 @cython.final
 cdef class Collector:
     """Gathers the ended tokens of one consumer.
@@ -19,6 +24,9 @@ cdef class Collector:
     cdef Py_ssize_t next_place
     cdef Py_ssize_t want
     cdef object waker
+    cdef list attached        # synchronous consumers: tokens made elsewhere, for a worker that helps
+    cdef Py_ssize_t helped    # how many of those it has looked at
+    cdef bint forgiving       # the consumer has what it wanted: later failures need not be reported
     cdef object __weakref__
 
     def __cinit__(self, bint on_loop):
@@ -53,6 +61,9 @@ cdef class Collector:
             token.blocking = False
             waits = token.store_callback(token.bind(), self, None)
         else:
+            if self.attached is None:
+                self.attached = []
+            self.attached.append(token)
             waits = token.add_blocker(self)
         if not waits:
             self.note(token)
@@ -60,6 +71,8 @@ cdef class Collector:
     cdef void note(self, TokenBase token) except *:
         """A token has ended."""
         cdef object waker = None
+        if self.forgiving:
+            token.forgive()
         with cython.critical_section(self):
             self.pending -= 1
             self.ready.append(token)
@@ -78,54 +91,57 @@ cdef class Collector:
         comes out after what it gave before has been submitted.
         """
         cdef Core core = guard.core()
-        cdef Operation operation = guard.of(core)
+        cdef Operation operation
         cdef tg_token *chunk[CHUNK]
-        cdef size_t filled = 0, full = 8
+        cdef size_t filled = 0, full = 8, count_handed
+        cdef bint prompt = type(iterator) not in _KNOWN_ITERATORS
         cdef int64_t until = tg_now() + budget
         cdef Link link = None
         cdef TokenBase token
         cdef tuple args
         cdef object item
         core.check()
+        operation = guard.of(core)
         if self.on_loop:
             link = _link_to(_running_loop())
-        while count > 0:
-            count -= 1
-            try:
-                item = next(iterator)
-            except StopIteration:
-                self.hand_over(core, operation, chunk, filled)
-                return True
-            except BaseException:
-                self.hand_over(core, operation, chunk, filled)
-                raise
-            args = tuple(item) if star else (item,)
-            token = core.make(guard.runtime.token_class, operation, guard.fn, args,
-                              None if constants is None else constants.copy())
-            token.place = self.next_place
-            if keep:
-                token.kept = args
-            if self.on_loop:
-                token.link = link
-                token.callback = self
-                tg_word_announce(&token.t.word, TG_WAITER)
-            else:
-                token.blockers = [self]
-                tg_word_announce(&token.t.word, TG_BLOCKED)
-            with cython.critical_section(self):
-                self.tokens[self.next_place] = token
-                self.next_place += 1
-                self.pending += 1
-            chunk[filled] = &token.t
-            filled += 1
-            if filled == full:
-                self.hand_over(core, operation, chunk, filled)
-                filled = 0
-                full = CHUNK
-                if tg_now() >= until:
-                    return False
-        self.hand_over(core, operation, chunk, filled)
-        return False
+        try:
+            while count > 0:
+                count -= 1
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return True
+                args = tuple(item) if star else (item,)
+                token = core.make(guard.runtime.token_class, operation, guard.labels, guard.plain, guard.fn, args,
+                                  None if constants is None else constants.copy())
+                token.place = self.next_place
+                if keep:
+                    token.kept = args
+                if self.on_loop:
+                    token.link = link
+                    token.callback = self
+                    tg_word_announce(&token.t.word, TG_WAITER)
+                else:
+                    token.blockers = [self]
+                    tg_word_announce(&token.t.word, TG_BLOCKED)
+                with cython.critical_section(self):
+                    self.tokens[self.next_place] = token
+                    self.next_place += 1
+                    self.pending += 1
+                chunk[filled] = &token.t
+                filled += 1
+                if prompt or filled == full:
+                    # An iterator that runs code of its own may wait for what it gave before, or take its time.
+                    count_handed = filled
+                    filled = 0
+                    self.hand_over(core, operation, chunk, count_handed)
+                    full = CHUNK
+                    if tg_now() >= until:
+                        return False
+            return False
+        finally:
+            # also when the iterator, or an item that is no tuple, raised: what came before it is on its way
+            self.hand_over(core, operation, chunk, filled)
 
     cdef void hand_over(self, Core core, Operation operation, tg_token **chunk, size_t count) except *:
         cdef tg_summons summons
@@ -174,7 +190,7 @@ cdef class Collector:
     def take_place(self, Py_ssize_t place):
         """The token submitted at that place if it has ended, else None; for consumers who want them in order."""
         cdef TokenBase token = self.tokens.get(place)
-        if token is None or not tg_ended(tg_word_load(&token.t.word)):
+        if token is None or not tg_ended(token.look()):
             return None
         del self.tokens[place]
         return token
@@ -189,13 +205,17 @@ cdef class Collector:
         return_exceptions, which puts the exception there instead."""
         cdef TokenBase token
         cdef object value
-        for each in self.take():
-            token = <TokenBase>each
+        cdef list taken = self.take()
+        cdef Py_ssize_t i
+        for i in range(len(taken)):
+            token = <TokenBase>taken[i]
             if tg_state_of(tg_word_load(&token.t.word)) == TG_COMPLETED:
                 value = token.value
             elif return_exceptions:
                 value = _exception_of(token)
             else:
+                for each in taken[i + 1:]:
+                    (<TokenBase>each).forgive()  # only the first failure is the consumer's
                 value = token.outcome()
             while len(results) <= token.place:
                 results.append(None)
@@ -210,8 +230,36 @@ cdef class Collector:
         for token in self.unfinished():
             (<TokenBase>token).end(TG_CANCELLED, None, True)
 
+    def forgive(self):
+        """The consumer has gone, or has its failure: what else the tokens fail with need not be reported."""
+        cdef list ready
+        with cython.critical_section(self):
+            self.forgiving = True
+            ready = list(self.ready)
+        for token in ready:
+            (<TokenBase>token).forgive()
+
+    def satisfied(self, Py_ssize_t want):
+        """True if `want` ended tokens are ready, or none is pending."""
+        return len(self.ready) >= want or self.pending == 0
+
+    def help(self, Worker worker):
+        """By a worker about to block for this collector: runs one token that has not started. False: there is none."""
+        cdef TokenBase token
+        if self.attached is not None:
+            while self.helped < len(self.attached):
+                token = <TokenBase>self.attached[self.helped]
+                self.helped += 1
+                if worker.help(token):
+                    return True
+        for each in self.unfinished():
+            if worker.help(<TokenBase>each):
+                return True
+        return False
+
     def discard(self):
         """Drops all tokens; what they failed with is of no interest any more."""
+        self.forgive()
         for token in self.unfinished():
             (<TokenBase>token).forgive()
         self.tokens = {}

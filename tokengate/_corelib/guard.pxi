@@ -6,7 +6,9 @@ cdef class GuardBase:
     cdef Runtime runtime
     cdef object fn
     cdef readonly str operation
-    cdef object tags
+    cdef object tags          # as declared: the operation's hint comes from here
+    cdef object labels        # what its tokens show
+    cdef bint plain           # nothing in the labels can refer to anything else
     cdef Core home            # the coordinator of .options(coordinator=...), or None: the current one
     cdef Operation cached     # this operation in the default coordinator, which never goes away
     cdef dict __dict__
@@ -17,19 +19,31 @@ cdef class GuardBase:
         self.runtime = runtime
         self.fn = fn
         self.operation = operation
-        self.tags = tags
+        self.tags = self.labels = tags
+        self.plain = _plain(tags)
         self.home = home
+
+    def __getattribute__(self, name):
+        # Some frameworks ask of `obj.__call__` whether it is a coroutine function; calls themselves never look here.
+        if name == "__call__":
+            return self
+        if name == "__signature__":
+            return self._signature()  # worked out for those who ask, not for every binding of a method
+        return PyObject_GenericGetAttr(self, name)
 
     def _copy(self, GuardBase other, fn):
         """Once, by the maker of a view: another function (a bound method, say) under the same operation."""
         self._set_up(other.runtime, fn, other.operation, other.tags, other.home)
         self.cached = other.cached
+        self.labels = other.labels
+        self.plain = other.plain
 
     def _move(self, Core home):
         self.home = home
 
-    def _retag(self, tags):
-        self.tags = tags
+    def _retag(self, labels):
+        self.labels = labels
+        self.plain = _plain(labels)
 
     @property
     def _tags(self):
@@ -48,15 +62,20 @@ cdef class GuardBase:
                     if self.cached is None:
                         self.cached = operation
             return operation
-        core.check()
         return core.operation(self.operation, self.tags)
 
     def __call__(self, *args, **kwargs):
-        cdef Core core = self.core()
-        return core.spawn(self.runtime.token_class, self.of(core), self.fn, args, kwargs if kwargs else None)
+        cdef Core core
+        if self.runtime is None:
+            raise RuntimeError(f"this {type(self).__name__} was made without its constructor")
+        core = self.core()
+        core.check()  # before anything of the pool is touched
+        return core.spawn(self.runtime.token_class, self.of(core), self.labels, self.plain, self.fn, args,
+                          kwargs if kwargs else None)
 
 
 def submit(Runtime runtime, Core core, str operation, tags, fn, tuple args, dict kwargs):
     """A token of a plain callable on a given coordinator."""
     core.check()
-    return core.spawn(runtime.token_class, core.operation(operation, tags), fn, args, kwargs if kwargs else None)
+    return core.spawn(runtime.token_class, core.operation(operation, tags), tags, _plain(tags), fn, args,
+                      kwargs if kwargs else None)

@@ -4,6 +4,7 @@
 # loop drains in slices. Nothing here ever blocks a worker, and a loop that is closed or gone simply has no waiters.
 
 cdef enum:
+    STALE_NS = 100_000_000
     SLICE_NS = 1_000_000  # a drain that has run this long lets the loop's other callbacks go first
 
 _links = weakref.WeakKeyDictionary()  # event loop -> Link; guarded by _links_lock
@@ -77,6 +78,7 @@ cdef class Link:
             t = rest
             rest = t.next
             t.next = NULL
+            (<TokenBase>t.owner).forget_callbacks()
             Py_DECREF(<object>t.owner)
 
     cdef inline void collect(self):
@@ -96,12 +98,15 @@ cdef class Link:
         Py_INCREF(token)
         if tg_inbox_push(&self.box, &token.t, now):
             self.wake(by)
+        elif now - tg_inbox_armed_at(&self.box) > STALE_NS:
+            # Woken long ago and not drained: a loop that is stuck, or one that was closed in between and never will.
+            loop = self.loop()
+            if loop is None or loop.is_closed():
+                self.drop()
 
     cdef void wake(self, Worker by) except *:
         loop = self.loop()
-        if loop is None:
-            return
-        if loop.is_closed():
+        if loop is None or loop.is_closed():
             self.drop()
         elif self.bell is not NULL and by is not None:
             by.owe(self.bell)
@@ -173,4 +178,9 @@ cdef Link _link_to(object loop):
             link = Link(loop)
             _links[loop] = link
     _set_thread_value("tokengate.link", link)
+    worker = current_worker()
+    if worker is not None:
+        # A function that runs an event loop of its own will wait there for tokens; with its place kept, the last worker
+        # would wait for itself.
+        (<Worker>worker).step_aside()
     return link

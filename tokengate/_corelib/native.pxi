@@ -180,6 +180,9 @@ cdef extern from "Python.h":
     PyObject *PyThreadState_GetDict()
     PyObject *PyDict_GetItemWithError(object d, object key) except? NULL
     bint PyFunction_Check(object o)
+    ctypedef struct PyTypeObject:
+        object (*tp_new)(type, object, PyObject *)
+    object PyObject_GenericGetAttr(object o, object name)
     void PyObject_GC_UnTrack(object o)
     void PyObject_GC_Track(object o)
     bint PyObject_GC_IsTracked(object o)

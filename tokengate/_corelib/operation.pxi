@@ -38,6 +38,7 @@ cdef class Core:
     cdef dict operations     # name -> Operation
     cdef list watches        # (Operation or None, callable): who waits for tokens to end; under the critical section
     cdef bint refusing
+    cdef bint immortal       # the default coordinator
     cdef object __weakref__
 
     def __cinit__(self, *args, **kwargs):
@@ -87,6 +88,8 @@ cdef class Core:
 
     cdef inline void check(self) except *:
         if self.generation != tg_generation():
+            if self.pool is NULL:
+                raise RuntimeError(f"this {type(self).__name__} was made without its constructor")
             self.renew()
 
     # -- operations -------------------------------------------------------------------------------------------------
@@ -127,12 +130,16 @@ cdef class Core:
 
     # -- the way in -------------------------------------------------------------------------------------------------
 
-    cdef TokenBase make(self, type token_class, Operation operation, object fn, tuple args, dict kwargs):
-        """A token in state CREATED."""
-        cdef TokenBase token = token_class.__new__(token_class)
+    cdef TokenBase make(self, type token_class, Operation operation, object tags, bint plain, object fn, tuple args,
+                        dict kwargs):
+        """A token in state CREATED. plain: nothing in the tags can refer to anything else."""
+        # not through __init__, which is there to refuse
+        cdef TokenBase token = <TokenBase>(<PyTypeObject*>TokenBase).tp_new(token_class, (), NULL)
         tg_token_init(&token.t, operation.record(), <void*>token, tg_pool_new_id(self.pool), self.generation)
         token.core = self
         token.op = operation
+        token.labels = tags
+        token.enclosed = self.immortal and plain
         token.fn = fn
         token.args = args
         token.kwargs = kwargs
@@ -144,13 +151,13 @@ cdef class Core:
         PyObject_GC_UnTrack(token)
         return token
 
-    cdef TokenBase spawn(self, type token_class, Operation operation, object fn, tuple args, dict kwargs):
-        """A token on its way. Any thread."""
+    cdef TokenBase spawn(self, type token_class, Operation operation, object tags, bint plain, object fn, tuple args,
+                         dict kwargs):
+        """A token on its way. Any thread; `check` comes first."""
         cdef TokenBase token
         cdef tg_token *t
         cdef tg_summons summons
-        self.check()
-        token = self.make(token_class, operation, fn, args, kwargs)
+        token = self.make(token_class, operation, tags, plain, fn, args, kwargs)
         loop = _running_loop()
         if loop is not None:
             token.link = _link_to(loop)
@@ -185,12 +192,12 @@ cdef class Core:
     def _start_failed(self, str why):
         """No thread could be started. Without any worker, what waits can never run, and ends here saying so."""
         if tg_pool_start_failed(self.pool) == 0:
-            self._kill_waiting(TokenKilled(f"no worker could be started: {why}"))
+            self._kill_waiting(TokenKilled, f"no worker could be started: {why}")
 
     # -- administration ---------------------------------------------------------------------------------------------
 
-    def _kill_waiting(self, error):
-        """Ends every waiting token with `error`; returns how many."""
+    def _kill_waiting(self, type error, str reason):
+        """Ends every waiting token with an `error(reason)` of its own; returns how many."""
         cdef tg_token *t
         cdef TokenBase token
         cdef Py_ssize_t count = 0
@@ -201,7 +208,7 @@ cdef class Core:
                 return count
             token = <TokenBase>t.owner
             Py_DECREF(token)  # the queue's reference [P5]; `token` holds one
-            count += token.end(TG_KILLED, error)
+            count += token.end(TG_KILLED, error(reason))
 
     def _refuse_new(self):
         self.check()
@@ -330,6 +337,13 @@ cdef class Core:
             "wait": _durations(&op.times.wait, now),
             "run": _durations(&op.times.run, now),
         }
+
+
+cdef bint _plain(object tags) except -1:
+    for value in tags.values():
+        if PyObject_IS_GC(value):
+            return False
+    return True
 
 
 cdef object _own_context():

@@ -11,14 +11,15 @@ from asyncio import CancelledError as _LoopCancelled
 from asyncio import InvalidStateError as _InvalidState
 from asyncio import _get_running_loop as _running_loop
 
+from tokengate._tags import NO_TAGS
 from tokengate.errors import CoordinatorStopped, FunctionExited, TokenExpired, TokenKilled
 
 _BlockedCancelled = concurrent.futures.CancelledError
 _log = logging.getLogger("tokengate")
 _allocate_lock = threading.Lock
 
-# Raised by a function, these would stop or confuse the awaiter's loop.
-_MUST_NOT_ACT = (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, _LoopCancelled)
+# Raised by a function, these would stop or confuse the awaiter: its loop, its task, or its `async for` over a map.
+_MUST_NOT_ACT = (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, StopAsyncIteration, _LoopCancelled)
 
 
 if not tg_fork_watch():
@@ -39,6 +40,7 @@ cdef class Runtime:
         self.token_class = token_class
         self.current = current
         self.default = default
+        default.immortal = True
 
     cdef Core core(self):
         cdef PyObject *chosen = NULL

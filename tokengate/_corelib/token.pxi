@@ -83,7 +83,12 @@ cdef class TokenBase:
     cdef Py_ssize_t place         # position in the batch it came from; -1: none
     cdef bint blocking
     cdef bint delivered
+    cdef bint enclosed            # its coordinator lives for ever and its tags are plain: neither leads back to it
+    cdef object labels            # the tags of the guard that made it
     cdef object __weakref__
+
+    def __init__(self, *args, **kwargs):
+        raise TypeError("tokens are made by calling a guarded function, Coordinator.submit() or .map()")
 
     # -- what it is -------------------------------------------------------------------------------------------------
 
@@ -99,8 +104,8 @@ cdef class TokenBase:
 
     @property
     def tags(self):
-        """The operation's tags, read-only."""
-        return self.op.tags
+        """The tags of the guarded function, or of the `.options` view, it came from; read-only."""
+        return self.labels
 
     @property
     def index(self):
@@ -120,8 +125,8 @@ cdef class TokenBase:
         return tg_word_load(&self.t.word)
 
     cdef inline void track(self, object outcome):
-        # It is about to end with something that may lead back to it: from here on it can be part of a cycle.
-        if PyObject_IS_GC(outcome) or self.kept is not None:
+        # It is about to end, and from here on it can be part of a cycle, if what it refers to may lead back to it.
+        if not self.enclosed or PyObject_IS_GC(outcome) or self.kept is not None:
             with cython.critical_section(self):
                 if not PyObject_GC_IsTracked(self):
                     self.disown_callbacks()  # what a tracked token refers to is tracked, or clearing it would crash
@@ -129,11 +134,13 @@ cdef class TokenBase:
 
     cdef void inherited(self):
         # In a forked child: no worker will ever come for it, and the parent's queues must not be touched.
+        verdict = TokenKilled("the process forked: the token lives on in the parent only")
         with cython.critical_section(self):
             if not tg_ended(tg_word_load(&self.t.word)):
-                self.verdict = TokenKilled("the process forked: the token lives on in the parent only")
+                self.verdict = verdict
                 self.t.ended = tg_now()
                 tg_word_end(&self.t.word, TG_KILLED)
+            tg_word_returned(&self.t.word)  # its function does not run here
         self.t.generation = tg_generation()
 
     @property
@@ -264,18 +271,21 @@ cdef class TokenBase:
         """
         return self.end(TG_CANCELLED, msg)
 
-    def kill(self, str reason="killed"):
+    def kill(self, reason="killed"):
         """End the token for everybody with `TokenKilled(reason)`; returns False if it had already ended.
 
         Like `cancel`, but says that it was not the caller's wish. Any thread; does not block.
+        TypeError for a reason that is not a string.
         """
+        if not isinstance(reason, str):
+            raise TypeError(f"reason={reason!r}: expected a string that says why")
         return self.end(TG_KILLED, TokenKilled(reason))
 
     def _kill_with(self, error):
         """`kill` with an exception of the caller's choice, a TokenKilled."""
         return self.end(TG_KILLED, error)
 
-    cdef void forgive(self):
+    cpdef void forgive(self):
         # its consumer has gone: what it failed with need not be reported
         cdef uint32_t state = tg_state_of(tg_word_load(&self.t.word))
         if state == TG_FAILED:
@@ -349,7 +359,7 @@ cdef class TokenBase:
             raise _InvalidState(
                 f"{self!r} has not ended, and waiting for it here would stall the running event loop: await it"
             )
-        worker = _thread_value("tokengate.worker")
+        worker = current_worker()
         if worker is not None and (<Worker>worker).help(self):
             return
         if timeout is not None and timeout < 0:
@@ -358,10 +368,14 @@ cdef class TokenBase:
         lock.acquire()
         if not self.add_blocker(lock):
             return
+        if worker is not None:
+            (<Worker>worker).step_aside()
         acquired = False
         try:
             acquired = lock.acquire(True, -1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
         finally:
+            if worker is not None:
+                (<Worker>worker).step_back()
             if not acquired:
                 self.remove_blocker(lock)
         if not acquired and not tg_ended(tg_word_load(&self.t.word)):
@@ -371,6 +385,7 @@ cdef class TokenBase:
     cdef bint add_blocker(self, object blocker) except -1:
         """False: the token has ended, nobody will release the blocker."""
         cdef uint32_t old
+        self.look()
         with cython.critical_section(self):
             if tg_ended(tg_word_load(&self.t.word)):
                 return False
@@ -464,7 +479,6 @@ cdef class TokenBase:
                                "call add_done_callback where a loop runs, or use result()")
         if context is None:
             context = _own_context()
-        self.look()
         if self.store_callback(link, callback, context):
             return
         _disown(context)
@@ -477,12 +491,13 @@ cdef class TokenBase:
     cdef bint store_callback(self, Link link, object callback, object context) except -1:
         """False: the token has ended and delivers no more; the caller must call it."""
         cdef uint32_t old
+        self.look()
         with cython.critical_section(self):
             if self.delivered:
                 return False
             if PyObject_GC_IsTracked(self):
                 _disown(context)
-            if self.callback is None and self.callbacks is None:
+            if self.callback is None and not self.callbacks:
                 self.callback = callback
                 self.callback_context = context
             elif self.callbacks is None:
@@ -500,25 +515,43 @@ cdef class TokenBase:
     def remove_done_callback(self, callback):
         """Remove all instances of a callback; returns how many there were. Any thread."""
         cdef Py_ssize_t removed = 0
-        cdef list rest
-        with cython.critical_section(self):
-            self.disown_callbacks()
-            pairs = self.take_callbacks()
-            rest = [pair for pair in pairs if pair[0] != callback]
-            removed = len(pairs) - len(rest)
-            if rest:
-                self.callback, self.callback_context = rest.pop(0)
-                self.callbacks = rest or None
+        # Comparing runs the callbacks' own __eq__, which may do anything: on a snapshot, then by identity.
+        for candidate in self.callback_snapshot():
+            if candidate == callback:
+                removed += self.remove_identical_callback(candidate)
         return removed
 
-    cdef list take_callbacks(self):
-        cdef list pairs = []
-        if self.callback is not None:
-            pairs.append((self.callback, self.callback_context))
-        if self.callbacks is not None:
-            pairs.extend(self.callbacks)
-        self.callback = self.callback_context = self.callbacks = None
-        return pairs
+    cdef list callback_snapshot(self):
+        cdef list found = []
+        with cython.critical_section(self):
+            if self.callback is not None:
+                found.append(self.callback)
+            if self.callbacks is not None:
+                for pair in self.callbacks:
+                    found.append((<tuple>pair)[0])
+        return found
+
+    cdef bint remove_identical_callback(self, object callback) except -1:
+        cdef Py_ssize_t i
+        cdef object gone = None
+        with cython.critical_section(self):
+            if self.callback is callback:
+                gone = self.callback_context
+                self.callback = self.callback_context = None
+            elif self.callbacks is not None:
+                for i in range(len(self.callbacks)):
+                    if (<tuple>self.callbacks[i])[0] is callback:
+                        gone = (<tuple>self.callbacks[i])[1]
+                        del self.callbacks[i]
+                        break
+        _disown(gone)
+        return gone is not None
+
+    cdef void forget_callbacks(self):
+        # Its loop is gone. What they refer to must not hang on a token the collector does not look at.
+        with cython.critical_section(self):
+            self.disown_callbacks()
+            self.callback = self.callback_context = self.callbacks = None
 
     cdef void deliver(self) except *:
         """Runs the callbacks. On the loop's thread, by the drain, once."""
@@ -535,7 +568,7 @@ cdef class TokenBase:
             if callback is not None:
                 self.call_back(callback, context)
             return
-        pairs = [(callback, context), *more]
+        pairs = more if callback is None else [(callback, context), *more]
         for i, (callback, context) in enumerate(pairs):
             try:
                 self.call_back(callback, context)

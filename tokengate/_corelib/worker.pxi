@@ -18,6 +18,7 @@ cdef class Worker:
     cdef readonly object thread_ident
     cdef object on_start, on_exit
     cdef bint claimed
+    cdef int aside           # > 0: its function waits for tokens and does not count as active
 
     def __cinit__(self, Core core, on_start, on_exit):
         """on_start(index) runs on the worker's thread first; on_exit() last."""
@@ -99,7 +100,8 @@ cdef class Worker:
             self.settle_debt()
             token = <TokenBase>t.owner
             Py_DECREF(token)  # the ring's reference [P5]; `token` holds one
-            token.core.carry_out(summons)
+            if summons.wake is not NULL or summons.start:
+                self.carry_out(token.core, summons)
             op = t.op
             charge = t.charge
             if not tg_word_try_start(&t.word).moved:
@@ -111,6 +113,11 @@ cdef class Worker:
             if self.generation != tg_generation():
                 return False
             token = None
+            if self.aside:
+                # it ran an event loop of its own
+                self.aside = 0
+                tg_pool_unabandon(self.pool)
+                _set_thread_value("tokengate.link", None)  # the next function to run this loop steps aside again
             t = tg_pool_next(self.pool, self.w, op, charge, run, late, now, &summons)
             if t is not NULL and not python and now - self.attached > SWITCH_NS:
                 # Python code lets waiting threads in by itself; a C function does not. Once in a switch interval.
@@ -121,8 +128,16 @@ cdef class Worker:
             tg_unpark(&summons.wake.parker)
         return True
 
-    cdef int64_t execute(self, TokenBase token, bint *late, int64_t *ended) except? -1:
-        """Runs the function of a token whose edge into EXECUTING we won. Returns the ns it ran."""
+    cdef void carry_out(self, Core core, tg_summons summons):
+        # Whatever goes wrong in starting another worker, this one has a token in hand and goes on.
+        try:
+            core.carry_out(summons)
+        except BaseException:
+            _log.error("a further worker could not be started", exc_info=True)
+
+    cdef int64_t execute(self, TokenBase token, bint *late, int64_t *ended) noexcept:
+        """Runs the function of a token whose edge into EXECUTING we won. Returns the ns it ran. Nothing that the
+        function, its exception or its waiters do comes out of here."""
         cdef tg_token *t = &token.t
         cdef tg_op *op = t.op
         cdef TokenBase outer = self.current
@@ -162,9 +177,13 @@ cdef class Worker:
         if step.moved:
             tg_hist_record(&op.times.wait, <uint64_t>(t.started - t.created), <uint64_t>t.finished)
             tg_hist_record(&op.times.run, <uint64_t>run, <uint64_t>t.finished)
-            token.announce(to, step.old, t.finished, self)
+            try:
+                token.announce(to, step.old, t.finished, self)
+            except BaseException:
+                # a loop that refuses to be woken, no memory for a waiter: theirs is lost, the worker is not
+                _log.error("the end of a token could not be announced", exc_info=True)
         else:
-            if to == TG_FAILED:
+            if to == TG_FAILED and type(token.value) is Failure:
                 (<Failure>token.value).retrieved = True  # nobody can ask for it any more
             token.value = None  # the late outcome is dropped
             tg_op_abandoned_add(op, -1)
@@ -178,10 +197,9 @@ cdef class Worker:
         """Runs a token this worker is about to block on, if it has not started. True: it has ended."""
         cdef tg_token *t = &token.t
         cdef tg_step step
-        cdef tg_summons summons
         cdef bint late = False
-        cdef int64_t run, now
-        if token.core is None or token.core.pool is not self.pool:
+        cdef int64_t now
+        if token.core is None or token.core.pool is not self.pool or t.generation != self.generation:
             return False
         step = tg_word_try_start(&t.word)
         if not step.moved:
@@ -191,23 +209,53 @@ cdef class Worker:
             tg_pool_unlink(self.pool, t)
             Py_DECREF(token)  # the queue's reference [P5]
             t.admitted = tg_now()
-        run = self.execute(token, &late, &now)
+        self.execute(token, &late, &now)
+        if self.generation != tg_generation():
+            return False
         self.settle_debt()
         if late:
             # the account of abandoned runs is the pool's; the worker itself goes on with the outer token
             tg_pool_unabandon(self.pool)
         return True
 
+    def step_aside(self):
+        """The function is about to wait for other tokens: its worker gives up its place among the active ones, so that
+        they can run. Until as many `step_back`, or until the function returns. On the worker's own thread."""
+        if self.current is None:
+            return
+        self.aside += 1
+        if self.aside == 1:
+            self.current.core.carry_out(tg_pool_abandon(self.pool, tg_now()))
+
+    def step_back(self):
+        """Takes the place again. On the worker's own thread."""
+        if self.aside > 0:
+            self.aside -= 1
+            if self.aside == 0 and self.generation == tg_generation():
+                tg_pool_unabandon(self.pool)
 
 cdef object _failure(TokenBase token, object error):
-    if isinstance(error, _MUST_NOT_ACT):
-        wrapped = FunctionExited(
-            f"the function of {token!r} raised {type(error).__name__}"
-            f"{f': {error}' if str(error) else ''}; it ends this token, not the awaiter"
-        )
-        wrapped.__cause__ = error
-        error = wrapped
-    return Failure(error, None if token.link is None else token.link.loop_ref, f"token {token.t.id} of {token.op.name}")
+    # The exception is the user's own and may be as badly behaved as it likes: nothing here may raise.
+    try:
+        if isinstance(error, _MUST_NOT_ACT):
+            wrapped = FunctionExited(
+                f"the function of {token!r} raised {type(error).__name__}{_told(error)}; it ends this token, not the "
+                "awaiter"
+            )
+            wrapped.__cause__ = error
+            error = wrapped
+        return Failure(error, None if token.link is None else token.link.loop_ref,
+                       f"token {token.t.id} of {token.op.name}")
+    except BaseException:
+        return Failure(error, None, "a token")
+
+
+cdef str _told(object error):
+    try:
+        text = str(error)
+    except BaseException:
+        return ""
+    return f": {text}" if text else ""
 
 
 def current_token():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from tokengate._core import Core
@@ -19,12 +20,14 @@ class Lane(Protocol):
 
     def join(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until all workers have ended; False if some have not."""
+        raise NotImplementedError
 
-    def on_empty(self, notify: object) -> None:
+    def on_empty(self, notify: Callable[[], None]) -> None:
         """Call `notify()` once no worker is left; at once if none is."""
 
     def stuck(self) -> list[str]:
         """One paragraph for each worker that still runs a function: the token and its stack."""
+        raise NotImplementedError
 
     def forget(self) -> None:
         """In a forked child: none of the workers exists here."""

@@ -39,7 +39,7 @@ class ThreadLane:
         try:
             thread.start()
         except BaseException as error:
-            # Ctrl-C may come at any point in start(): whether there is a thread, only the claim tells.
+            # Ctrl-C may come at any point in start(): only the claim tells if there is a thread.
             if worker.claim():
                 with self._lock:
                     del self._workers[thread]
@@ -102,7 +102,7 @@ class ThreadLane:
             if token is None:
                 continue
             frame = frames.get(worker.thread_ident) if worker.thread_ident is not None else None
-            stack = "".join(traceback.format_stack(frame)) if frame is not None else "  (no stack)\n"
+            stack = "  (no stack)\n" if frame is None else "".join(traceback.format_stack(frame))
             paragraphs.append(f"{token!r}, for {token.run_time:.1f} s:\n{stack}")
         return paragraphs
 

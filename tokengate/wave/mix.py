@@ -33,7 +33,7 @@ class TaskMix(Generic[TokenT]):
         """Raises ValueError if there are no tasks."""
         if not tasks:
             raise ValueError("a task mix needs at least one task")
-        self.tasks = tuple(tasks)
+        self.tasks: tuple[ReferenceTask[TokenT], ...] = tuple(tasks)
 
     @property
     def names(self) -> tuple[str, ...]:

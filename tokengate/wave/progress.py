@@ -18,7 +18,7 @@ class ProgressLine:
         """Write to `stream`."""
         self._stream = stream
         self._shown = 0
-        self.live = stream.isatty()
+        self.live: bool = stream.isatty()
 
     def show(self, text: str) -> None:
         """Replace the line by `text`, cut to the terminal's width."""

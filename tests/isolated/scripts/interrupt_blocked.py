@@ -82,7 +82,6 @@ def leaving_with() -> None:
         about_to_block.set()
 
 
-# A number of its own: a script that has not been interrupted must not look like one that has.
 tokengate.configure_default(stop_timeout=0.2, thread_workers=2)
 try:
     globals()[sys.argv[1]]()

@@ -1,0 +1,80 @@
+"""A thousand cycles of what the argument names must leave no thread, no descriptor and no memory."""
+
+import asyncio
+import gc
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+import tokengate
+
+WARM_UP = 300
+CYCLES = 1_000
+process = psutil.Process()
+
+
+@tokengate.task_token_guard
+def work(i: int) -> int:
+    return i + 1
+
+
+def coordinator() -> None:
+    with tokengate.Coordinator(thread_workers=2) as own:
+        assert own.submit(work, 1).result(20) == 2
+
+
+def closed_on_loop() -> None:
+    async def main() -> None:
+        async with tokengate.Coordinator(thread_workers=2) as own:
+            assert await own.submit(work, 1) == 2
+
+    asyncio.run(main())
+
+
+def dropped() -> None:
+    own = tokengate.Coordinator(thread_workers=2)
+    assert own.submit(work, 1).result(20) == 2
+    workers = [thread for thread in threading.enumerate() if thread.daemon]
+    del own
+    for thread in workers:
+        thread.join(20)
+
+
+async def one_token() -> None:
+    assert await work(1) == 2
+
+
+def run() -> None:
+    asyncio.run(one_token())
+
+
+def run_on_uvloop() -> None:
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(one_token())
+
+
+def descriptors() -> int:
+    folder = Path("/proc/self/fd")
+    return len(os.listdir(folder)) if folder.exists() else process.num_fds()
+
+
+def repeat(cycle: Callable[[], None], count: int) -> "tuple[int, int, int]":
+    for _ in range(count):
+        cycle()
+    gc.collect()
+    return process.memory_info().rss, descriptors(), threading.active_count()
+
+
+tokengate.configure_default(thread_workers=1)  # which does not come and go, and is no leak
+cycle = globals()[sys.argv[1]]
+memory, files, threads = repeat(cycle, WARM_UP)
+memory_after, files_after, threads_after = repeat(cycle, CYCLES)
+print("descriptors", files_after - files)
+print("threads", threads_after - threads)
+print("bytes each", max(0, memory_after - memory) // CYCLES)

@@ -1,0 +1,326 @@
+"""The token as an object: what it tells about itself, its times, and what cannot be done to it."""
+
+from __future__ import annotations
+
+import asyncio
+import collections.abc
+import copy
+import gc
+import os
+import pickle
+import subprocess
+import sys
+import time
+import weakref
+from pathlib import Path
+from types import GenericAlias, MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import tokengate
+from tokengate import Coordinator, Token, TokenState, current_token, task_token_guard
+
+if TYPE_CHECKING:
+    from tests.conftest import Gate
+
+
+async def test_what_it_tells(single: Coordinator, gate: Gate) -> None:
+    @task_token_guard("an operation", {"weight": "heavy", "team": "a"})
+    def work() -> Any:
+        return gate(1)
+
+    first, second = work(), work()
+    gate.wait_entered()
+    assert first.operation_type == "an operation"
+    assert first.tags == {"weight": "heavy", "team": "a"}
+    assert isinstance(first.tags, MappingProxyType)
+    assert second.id == first.id + 1
+    assert first.index is first.args is None
+    assert type(first.id) is int
+    assert first.state is TokenState.EXECUTING
+    assert not first.failed
+    gate.open()
+    await asyncio.gather(first, second)
+    assert first.state is TokenState.COMPLETED
+    assert not first.failed
+
+
+async def test_repr_tells_its_story(single: Coordinator, gate: Gate) -> None:
+    token, other = single.submit(gate), single.submit(int, "no number")
+    gate.wait_entered()
+    assert repr(token) == f"<Token {token.id} tests.gate EXECUTING>"
+    gate.open()
+    await token
+    assert repr(token) == f"<Token {token.id} tests.gate COMPLETED>"
+    await asyncio.wait([other])
+    assert repr(other) == f"<Token {other.id} builtins.int FAILED>"
+    assert isinstance(other.exception(), ValueError)
+    assert other.failed
+
+
+async def test_ids_are_unique_and_rise(coordinator: Coordinator) -> None:
+    tokens = [coordinator.submit(int) for _ in range(1000)]
+    ids = [token.id for token in tokens]
+    assert ids == list(range(ids[0], ids[0] + 1000))
+    await asyncio.gather(*tokens)
+
+
+async def test_its_properties_are_read_only(coordinator: Coordinator) -> None:
+    token: Any = coordinator.submit(int)
+    await token
+    for name in ("id", "state", "tags", "operation_type", "abandoned", "run_time", "core", "new"):
+        with pytest.raises(AttributeError):
+            setattr(token, name, 1)
+    with pytest.raises(TypeError):
+        token.tags["weight"] = "light"
+
+
+async def test_what_typing_and_abc_ask(coordinator: Coordinator) -> None:
+    token = coordinator.submit(int)
+    assert isinstance(token, collections.abc.Awaitable)
+    assert isinstance(Token[int], GenericAlias)
+    assert await token == 0
+    assert hash(token) == hash(token)
+    assert token == token  # noqa: PLR0124
+    assert token != coordinator.submit(int)
+    await coordinator.drain()
+
+
+async def test_weakly_referenced_and_freed_without_the_collector(
+    coordinator: Coordinator,
+) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        tokens = [coordinator.submit(int) for _ in range(100)]
+        await asyncio.gather(*tokens)
+        await coordinator.aclose()  # the workers have let go
+        refs = [weakref.ref(token) for token in tokens]
+        del tokens
+        await asyncio.sleep(0)
+        assert [ref() for ref in refs] == [None] * 100
+    finally:
+        gc.enable()
+
+
+async def test_a_token_that_holds_itself_is_collected(coordinator: Coordinator) -> None:
+    class Node:
+        token: Any = None
+
+    async def make() -> weakref.ref[Any]:
+        node = Node()
+        node.token = coordinator.submit(lambda: node)
+        assert await node.token is node
+        return weakref.ref(node)
+
+    ref = await make()
+    await coordinator.aclose()
+    gc.collect()
+    assert ref() is None
+
+
+async def test_a_cycle_through_a_callback_is_collected(coordinator: Coordinator) -> None:
+    class Node:
+        token: Any = None
+
+        def heard(self, _: Any) -> None:
+            raise AssertionError("it was to be removed")
+
+    node = Node()
+    node.token = coordinator.submit(int)
+    await node.token
+    await coordinator.aclose()
+    coordinator.start()
+    waiting = coordinator.submit(int)
+    node.token = waiting
+    waiting.add_done_callback(node.heard)
+    assert waiting.remove_done_callback(node.heard) == 1
+    await waiting
+    ref = weakref.ref(node)
+    await coordinator.aclose()
+    del node, waiting
+    gc.collect()
+    assert ref() is None
+
+
+@pytest.mark.parametrize("act", [copy.copy, copy.deepcopy, pickle.dumps])
+async def test_it_can_not_be_copied_or_pickled(coordinator: Coordinator, act: Any) -> None:
+    token = coordinator.submit(int)
+    with pytest.raises(TypeError):
+        act(token)
+    assert await token == 0
+
+
+MISUSES = [
+    "Token()",
+    "repr(Token())",
+    "Token.__new__(Token)",
+    "repr(Token.__new__(Token))",
+    "Token.__new__(Token).tags",
+    "Token.__new__(Token).operation_type",
+    "Token.__new__(Token).cancel()",
+    "Token.__new__(Token).kill()",
+    "Token.__new__(Token).result(0)",
+    "Token.__new__(Token).add_done_callback(print)",
+    "asyncio.run(await_it(Token.__new__(Token)))",
+    "object.__new__(Token)",
+    "class_of('Mine', Token)()",
+    "GuardedFunction.__new__(GuardedFunction)(1)",
+    "repr(GuardedFunction.__new__(GuardedFunction))",
+    "GuardedFunction.__new__(GuardedFunction).map([1])",
+    "asyncio.run(await_it(GuardedFunction.__new__(GuardedFunction).map([1])))",
+    "GuardedFunction.__new__(GuardedFunction).options(tags={})",
+    "Coordinator.__new__(Coordinator)",
+    "Coordinator.__new__(Coordinator).submit(int)",
+    "Coordinator.__new__(Coordinator).stats()",
+    "Coordinator.__new__(Coordinator).stop()",
+    "TokenBase.id.__get__(object())",
+]
+
+TRY_ALL = """
+import asyncio, sys
+from tokengate import *
+from tokengate._core import TokenBase
+class_of = lambda name, base: type(name, (base,), {})
+async def await_it(what):
+    return await asyncio.wait_for(what, 0.05)
+for line in sys.stdin.read().splitlines():
+    print("?", line, flush=True)
+    try:
+        eval(line)
+    except Exception as error:
+        print("!", type(error).__name__, flush=True)
+print("alive")
+"""
+
+
+def test_what_was_never_set_up_raises_and_does_not_crash() -> None:
+    # In a process of its own, since the failure to look for is a crash of the interpreter.
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", TRY_ALL],
+        input="\n".join(MISUSES),
+        env={**os.environ, "PYTHONPATH": str(Path(tokengate.__file__).parent.parent)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.rstrip().endswith("alive"), done.stdout + done.stderr
+    assert "? Token()\n! TypeError" in done.stdout
+
+
+# -- times -----------------------------------------------------------------------------------------
+
+
+async def test_times_of_one_that_completed(single: Coordinator, gate: Gate) -> None:
+    before = time.monotonic_ns()
+    held, token = single.submit(gate), single.submit(int)
+    gate.wait_entered()
+    between = time.monotonic_ns()
+    gate.open()
+    await asyncio.gather(held, token)
+    after = time.monotonic_ns()
+    created, admitted, started, finished = token.timestamps
+    assert before <= created <= between <= started <= finished <= after
+    assert created <= admitted <= started
+    assert token.wait_time == pytest.approx((started - created) / 1e9)
+    assert token.run_time == pytest.approx((finished - started) / 1e9)
+    assert token.wait_time >= (between - created) / 1e9
+    assert token.wait_time + token.run_time <= (after - before) / 1e9
+    assert held.run_time >= 0
+    assert token.wait_time == token.wait_time  # noqa: PLR0124 - it no longer grows
+
+
+async def test_times_grow_while_it_waits_and_runs(single: Coordinator, gate: Gate) -> None:
+    held, waiting = single.submit(gate), single.submit(int)
+    gate.wait_entered()
+
+    def grows(name: str, token: Token[Any]) -> bool:
+        first = getattr(token, name)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            if getattr(token, name) > first >= 0:
+                return True
+        return False
+
+    assert grows("run_time", held)
+    assert grows("wait_time", waiting)
+    assert waiting.run_time == 0
+    wait = held.wait_time
+    assert not held.wait_time > wait
+    assert held.timestamps[3] == waiting.timestamps[2] == 0
+    gate.open()
+    await asyncio.gather(held, waiting)
+
+
+async def test_times_of_one_cancelled_before_it_started(single: Coordinator, gate: Gate) -> None:
+    held, token = single.submit(gate), single.submit(int)
+    gate.wait_entered()
+    token.cancel()
+    first = (token.wait_time, token.run_time, token.timestamps)
+    assert first[0] > 0
+    assert first[1] == 0
+    gate.open()
+    await held
+    assert (token.wait_time, token.run_time, token.timestamps) == first
+
+
+async def test_times_of_one_cancelled_while_it_ran(single: Coordinator, gate: Gate) -> None:
+    token = single.submit(gate)
+    gate.wait_entered()
+    token.cancel()
+    first = (token.wait_time, token.run_time, token.timestamps)
+    assert first[1] > 0
+    gate.open()
+    await single.aclose()
+    assert (token.wait_time, token.run_time, token.timestamps) == first
+
+
+async def test_times_of_one_that_failed(coordinator: Coordinator) -> None:
+    token = coordinator.submit(int, "no number")
+    await asyncio.wait([token])
+    assert token.run_time > 0
+    assert isinstance(token.exception(), ValueError)
+
+
+async def test_times_of_one_that_was_refused(coordinator: Coordinator) -> None:
+    await coordinator.aclose()
+    token = coordinator.submit(int)
+    assert token.state is TokenState.KILLED
+    assert token.wait_time >= 0
+    assert token.run_time == 0
+    assert token.exception() is not None
+
+
+async def test_the_run_time_of_a_sleep_is_the_sleep(coordinator: Coordinator) -> None:
+    token = coordinator.submit(time.sleep, 0.05)
+    await token
+    assert 0.045 < token.run_time < 5
+
+
+# -- the executing token ---------------------------------------------------------------------------
+
+
+async def test_the_executing_token_is_the_current_one(coordinator: Coordinator) -> None:
+    tokens = [coordinator.submit(current_token) for _ in range(100)]
+    assert await asyncio.gather(*tokens) == tokens
+    assert current_token() is None
+
+
+async def test_in_a_thread_the_function_starts_there_is_none(coordinator: Coordinator) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    def outer() -> Any:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(current_token).result(20)
+
+    assert await coordinator.submit(outer) is None
+
+
+async def test_after_a_failure_there_is_none(single: Coordinator) -> None:
+    token = single.submit(int, "no number")
+    await asyncio.wait([token])
+    assert token.exception() is not None
+    again = single.submit(current_token)
+    assert await again is again
