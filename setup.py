@@ -32,6 +32,7 @@ DIRECTIVES = {
     "boundscheck": False,
     "wraparound": False,
     "cdivision": True,
+    "nonecheck": True,  # a misused object raises; it does not crash
     "initializedcheck": False,
     "auto_pickle": False,  # nothing in the core makes sense in another process
     "autotestdict": False,

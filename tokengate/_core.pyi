@@ -142,6 +142,7 @@ class TokenBase:
         ended.
 
         Like `cancel`, but says that it was not the caller's wish. Any thread; does not block.
+        TypeError for a reason that is not a string.
         """
 
     def result(self, timeout: float | None = None) -> Any:

@@ -58,7 +58,6 @@ class Coordinator(_core.Core):
         stop_timeout: float = 10.0,
         name: str = "tokengate",
     ) -> None:
-        self._stop_lock = threading.Lock()  # one stop at a time
         maximum, limit = self._settle(thread_workers, pin, stop_timeout, name)
         self._open_pool(maximum, limit)
         _coordinators.add(self)
@@ -77,7 +76,7 @@ class Coordinator(_core.Core):
         if pin == "core" and sys.platform != "linux":
             raise LaneUnavailable(f"pin='core': threads cannot be pinned on {sys.platform}")
         self.name = name
-        self._lane = ThreadLane(name, pin == "core")
+        self._lane = ThreadLane(name, pin == "core", _stop_all)
         return maximum, limit
 
     def _configure(
@@ -106,7 +105,6 @@ class Coordinator(_core.Core):
         self._lane.start_worker(self)
 
     def _forked(self) -> None:
-        self._stop_lock = threading.Lock()
         self._lane.forget()
 
     # -- life ----------------------------------------------------------------------------------
@@ -133,18 +131,17 @@ class Coordinator(_core.Core):
             )
         self._check_fork()
         self._refuse_own_worker("stop")
-        with self._stop_lock:
-            deadline = monotonic() + seconds
-            self._begin_stop(cancel_waiting)
-            quiet = threading.Event()
-            watch = self._watch(None, quiet.set)
-            try:
-                quiet.wait(seconds)
-            finally:
-                self._unwatch(watch)
-            waiting = self._close()
-            ended = self._lane.join(max(0.0, deadline - monotonic()))
-            self._report(waiting, seconds, ended)
+        deadline = monotonic() + seconds
+        self._begin_stop(cancel_waiting)
+        quiet = threading.Event()
+        watch = self._watch(None, quiet.set)
+        try:
+            quiet.wait(seconds)
+        finally:
+            self._unwatch(watch)
+        waiting = self._close()
+        ended = self._lane.join(max(0.0, deadline - monotonic()))
+        self._report(waiting, seconds, ended)
 
     async def aclose(self, timeout: float | None = None, cancel_waiting: bool = False) -> None:
         """`stop` for use on an event loop: the same, but awaits where `stop` blocks."""
@@ -159,7 +156,7 @@ class Coordinator(_core.Core):
         self._lane.on_empty(empty.set)
         ended = await empty.wait(max(0.0, deadline - monotonic()))
         if ended:
-            self._lane.join(1.0)  # they have left their loops; the threads end in microseconds
+            self._lane.join(0.0)  # they have left their loops; the threads end in microseconds
         self._report(waiting, seconds, ended)
 
     def _begin_stop(self, cancel_waiting: bool) -> None:

@@ -8,10 +8,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from tokengate._tags import NO_TAGS
-
 __all__ = ["NO_TAGS", "WEIGHTS", "frozen_tags", "operation_name", "reject_asynchronous"]
 
+NO_TAGS: Mapping[str, Any] = MappingProxyType({})  # shared by all that have none
 WEIGHTS = ("light", "medium", "heavy")
 
 

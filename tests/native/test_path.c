@@ -152,6 +152,8 @@ static void end_from_outside(world *w, task *k, uint32_t state, bool unstarted)
         tg_pool_unlink(w->pool, &k->token); /* before the inbox: both use the token's `next` */
         task_leave_pool(w, k);
     }
+    if (from == TG_ADMITTED)
+        tg_count(&k->token.op->dropped);
     task_ended(w, k, step.old, state);
     if (from == TG_EXECUTING) {
         tg_count(&k->token.op->abandoned_total);
@@ -263,8 +265,8 @@ static void help(world *w, task *k)
     tg_step step = tg_word_try_start(&t->word);
     if (!step.moved)
         return;
-    tg_count(&t->op->admitted);
     if (tg_state_of(step.old) == TG_WAITING) {
+        tg_count(&t->op->admitted);
         tg_pool_unlink(w->pool, t);
         task_leave_pool(w, k);
         t->admitted = tg_now();

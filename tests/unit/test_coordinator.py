@@ -259,25 +259,20 @@ def test_leaving_with_by_an_exception_ends_what_waits(
     new_coordinator: NewCoordinator, gate: Gate
 ) -> None:
     coordinator = new_coordinator(thread_workers=1)
-    left = threading.Event()
+    waiting: list[tokengate.Token[int]] = []
 
-    def release() -> None:
-        assert left.wait(TIMEOUT)
+    def open_once_they_have_ended() -> None:
+        assert isinstance(waiting[-1].exception(TIMEOUT), CoordinatorStopped)
         gate.open()
 
-    helper = threading.Thread(target=release)
-    helper.start()
+    helper = threading.Thread(target=open_once_they_have_ended)
     with pytest.raises(LookupError, match="the body's own"), coordinator:
         executing = coordinator.submit(gate, "finished")
-        waiting = [coordinator.submit(add, i) for i in range(100)]
+        waiting += [coordinator.submit(add, i) for i in range(100)]
         gate.wait_entered()
-        waiting_ended = threading.Thread(
-            target=lambda: (waiting[0].exception(TIMEOUT), left.set())
-        )
-        waiting_ended.start()
+        helper.start()
         raise LookupError("the body's own")
     helper.join()
-    waiting_ended.join()
     assert executing.result() == "finished"
     assert {token.state for token in waiting} == {TokenState.KILLED}
     assert all(isinstance(token.exception(), CoordinatorStopped) for token in waiting)
@@ -325,18 +320,16 @@ async def test_leaving_async_with_by_cancellation(
 # -- several -------------------------------------------------------------------------------------
 
 
-def test_two_coordinators_share_nothing(new_coordinator: NewCoordinator, new_gate: Any) -> None:
+def test_two_coordinators_share_nothing(new_coordinator: NewCoordinator, gate: Gate) -> None:
     first, second = new_coordinator(thread_workers=1), new_coordinator(thread_workers=1)
-    held, free = new_gate(), new_gate()
-    blocking = first.submit(held, "first")
-    held.wait_entered()
+    blocking = first.submit(gate, "first")
+    gate.wait_entered()
     behind = first.submit(add, 1)
     assert [second.submit(add, i).result(TIMEOUT) for i in range(10)] == list(range(1, 11))
     assert behind.state in (TokenState.WAITING, TokenState.ADMITTED)
-    free.open()
     second.stop()
     assert isinstance(second.submit(add, 1).exception(), CoordinatorStopped)
-    held.open()
+    gate.open()
     assert (blocking.result(TIMEOUT), behind.result(TIMEOUT)) == ("first", 2)
     assert first.stats().totals.completed == 2
     assert second.stats().totals.completed == 10

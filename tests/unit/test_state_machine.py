@@ -86,7 +86,7 @@ class Held:
     def __call__(self) -> object:
         self.runs += 1
         self._entered.put(self)
-        if not self._leave.wait(TIMEOUT):
+        if not self._leave.wait(10 * TIMEOUT):
             raise TimeoutError("the test never let this function return")
         if isinstance(self.outcome, BaseException):
             raise self.outcome
@@ -609,6 +609,18 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "coordinator"):
             return
+        prefix = f"{self.name}-"
+        remaining = self.shut_down()
+        gc.collect()
+        _poll(
+            lambda: not any(thread.name.startswith(prefix) for thread in threading.enumerate()),
+            "the workers to end",
+        )
+        if sys.exc_info()[0] is None:  # the traceback of a failed step holds all of it
+            assert [left() for left in remaining if left() is not None] == []
+
+    def shut_down(self) -> list[weakref.ref[Any]]:
+        """Let all functions return, stop, and let go of everything."""
         for entry in self.entries:
             entry.held.let_go(None)
         self.coordinator.stop(TIMEOUT, cancel_waiting=True)
@@ -620,19 +632,12 @@ class Machine(RuleBasedStateMachine):
         self.drive(_gather_all([awaiter.task for awaiter in self.awaiters]))
         self.loop.close()
         assert self.complaints == []
-        gone = [weakref.ref(entry.token) for entry in self.entries]
-        gone += [weakref.ref(entry.held) for entry in self.entries]
-        gone.append(weakref.ref(self.coordinator))
-        prefix = f"{self.name}-"
+        remaining: list[weakref.ref[Any]] = [weakref.ref(self.coordinator)]
+        for entry in self.entries:
+            remaining += [weakref.ref(entry.token), weakref.ref(entry.held)]
         del self.coordinator, self.guards, self.loop
         self.entries, self.awaiters = [], []
-        gc.collect()
-        _poll(
-            lambda: not any(thread.name.startswith(prefix) for thread in threading.enumerate()),
-            "the workers to end",
-        )
-        if sys.exc_info()[0] is None:  # the traceback of a failed step holds all of it
-            assert [left() for left in gone if left() is not None] == []
+        return remaining
 
 
 def _run(held: Held) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections.abc
+import contextvars
 import copy
 import gc
 import os
@@ -12,9 +13,10 @@ import subprocess
 import sys
 import time
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import GenericAlias, MappingProxyType
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import pytest
 
@@ -79,7 +81,8 @@ async def test_its_properties_are_read_only(coordinator: Coordinator) -> None:
 async def test_what_typing_and_abc_ask(coordinator: Coordinator) -> None:
     token = coordinator.submit(int)
     assert isinstance(token, collections.abc.Awaitable)
-    assert isinstance(Token[int], GenericAlias)
+    assert get_origin(Token[int]) is Token
+    assert get_args(Token[int]) == (int,)
     assert await token == 0
     assert hash(token) == hash(token)
     assert token == token  # noqa: PLR0124
@@ -104,42 +107,102 @@ async def test_weakly_referenced_and_freed_without_the_collector(
         gc.enable()
 
 
-async def test_a_token_that_holds_itself_is_collected(coordinator: Coordinator) -> None:
-    class Node:
-        token: Any = None
+class Node:
+    """Holds a token that leads back to it."""
 
-    async def make() -> weakref.ref[Any]:
-        node = Node()
-        node.token = coordinator.submit(lambda: node)
-        assert await node.token is node
-        return weakref.ref(node)
+    token: Any = None
 
-    ref = await make()
-    await coordinator.aclose()
-    gc.collect()
-    assert ref() is None
+    def heard(self, _: Any) -> None:
+        pass
+
+    def fail(self) -> None:
+        error: Any = LookupError("gone")
+        error.node = self
+        raise error
 
 
-async def test_a_cycle_through_a_callback_is_collected(coordinator: Coordinator) -> None:
-    class Node:
-        token: Any = None
+async def through_its_result(coordinator: Coordinator, node: Node) -> None:
+    node.token = coordinator.submit(lambda: node)
+    assert await node.token is node
 
-        def heard(self, _: Any) -> None:
-            raise AssertionError("it was to be removed")
 
-    node = Node()
+async def through_its_exception(coordinator: Coordinator, node: Node) -> None:
+    node.token = coordinator.submit(node.fail)
+    await asyncio.wait([node.token])
+    assert isinstance(node.token.exception(), LookupError)
+
+
+async def through_its_arguments(coordinator: Coordinator, node: Node) -> None:
+    node.token = coordinator.submit(id, node)
+    await node.token
+
+
+async def through_its_function(coordinator: Coordinator, node: Node) -> None:
+    node.token = coordinator.submit(node.heard, 1)
+    await node.token
+
+
+async def through_arguments_that_were_kept(coordinator: Coordinator, node: Node) -> None:
+    identity = task_token_guard("identity of a node")(id).options(coordinator=coordinator)
+    (node.token,) = await identity.map([node], tokens=True)
+    assert node.token.args == (node,)
+
+
+async def through_its_context(coordinator: Coordinator, node: Node) -> None:
+    var: contextvars.ContextVar[Node] = contextvars.ContextVar("node")
+    var.set(node)
     node.token = coordinator.submit(int)
     await node.token
-    await coordinator.aclose()
-    coordinator.start()
-    waiting = coordinator.submit(int)
-    node.token = waiting
-    waiting.add_done_callback(node.heard)
-    assert waiting.remove_done_callback(node.heard) == 1
-    await waiting
-    ref = weakref.ref(node)
-    await coordinator.aclose()
-    del node, waiting
+
+
+async def through_a_callback(coordinator: Coordinator, node: Node) -> None:
+    node.token = coordinator.submit(int)
+    node.token.add_done_callback(node.heard)
+    await node.token
+
+
+async def through_a_callback_that_was_removed(coordinator: Coordinator, node: Node) -> None:
+    node.token = coordinator.submit(int)
+    node.token.add_done_callback(node.heard)
+    node.token.remove_done_callback(node.heard)
+    await node.token
+
+
+async def through_a_cancel_message(coordinator: Coordinator, node: Node) -> None:
+    node.token = coordinator.submit(int)
+    node.token.cancel(node)
+    await asyncio.wait([node.token])
+
+
+async def through_a_callback_never_called(coordinator: Coordinator, node: Node) -> None:
+    # Its loop is closed before it delivers.
+    node.token = coordinator.submit(time.sleep, 0.01)
+    node.token.add_done_callback(node.heard)
+
+
+CYCLES = [
+    through_its_result,
+    through_its_exception,
+    through_its_arguments,
+    through_its_function,
+    through_arguments_that_were_kept,
+    through_its_context,
+    through_a_callback,
+    through_a_callback_that_was_removed,
+    through_a_cancel_message,
+    through_a_callback_never_called,
+]
+
+
+@pytest.mark.parametrize("cycle", CYCLES, ids=lambda cycle: cycle.__name__)
+def test_a_token_in_a_cycle_is_collected(coordinator: Coordinator, cycle: Any) -> None:
+    def run() -> weakref.ref[Node]:
+        node = Node()
+        asyncio.run(cycle(coordinator, node))
+        coordinator.stop()
+        return weakref.ref(node)
+
+    ref = run()
     gc.collect()
     assert ref() is None
 
@@ -309,8 +372,6 @@ async def test_the_executing_token_is_the_current_one(coordinator: Coordinator) 
 
 
 async def test_in_a_thread_the_function_starts_there_is_none(coordinator: Coordinator) -> None:
-    from concurrent.futures import ThreadPoolExecutor
-
     def outer() -> Any:
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(current_token).result(20)

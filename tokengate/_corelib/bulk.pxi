@@ -124,10 +124,8 @@ cdef class Collector:
                 else:
                     token.blockers = [self]
                     tg_word_announce(&token.t.word, TG_BLOCKED)
-                with cython.critical_section(self):
-                    self.tokens[self.next_place] = token
-                    self.next_place += 1
-                    self.pending += 1
+                self.next_place += 1
+                Py_INCREF(token)  # the queue's reference, held for it by the chunk
                 chunk[filled] = &token.t
                 filled += 1
                 if prompt or filled == full:
@@ -144,21 +142,27 @@ cdef class Collector:
             self.hand_over(core, operation, chunk, filled)
 
     cdef void hand_over(self, Core core, Operation operation, tg_token **chunk, size_t count) except *:
+        # No code of the user's runs in here: what can be seen in `tokens` has been submitted.
         cdef tg_summons summons
+        cdef TokenBase token
         cdef size_t i
         cdef int64_t now
         if count == 0:
             return
         now = tg_now()
-        for i in range(count):
-            chunk[i].created = now
-            Py_INCREF(<object>chunk[i].owner)  # the queue's reference
+        with cython.critical_section(self):
+            self.pending += count
+            for i in range(count):
+                token = <TokenBase>chunk[i].owner
+                token.t.created = now
+                self.tokens[token.place] = token
         if tg_pool_submit(core.pool, operation.record(), chunk, count, now, &summons):
             core.carry_out(summons)
             return
         for i in range(count):
-            core.refuse(<TokenBase>chunk[i].owner)
-            Py_DECREF(<object>chunk[i].owner)
+            token = <TokenBase>chunk[i].owner
+            Py_DECREF(token)
+            core.refuse(token)
 
     # -- out --------------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ cdef class Link:
     cdef void *loop_address  # compared only while `alive`; an address alone may be reused
     cdef bint alive
     cdef object loop_ref
+    cdef object context      # empty: drains belong to nobody; each callback runs in its own
     cdef tg_hist lag
     cdef tg_bell *bell       # NULL: the loop is woken by call_soon_threadsafe
     cdef object __weakref__
@@ -42,10 +43,12 @@ cdef class Link:
                 (<Link>link).gone()
 
         self.loop_ref = weakref.ref(loop, loop_gone)
+        self.context = contextvars.Context()
         self.bell = tg_bell_new()
         if self.bell is not NULL:
             try:
-                loop.add_reader(self.bell.fd, self.rung)
+                # not in the context of whoever comes first, which the loop would then keep for good
+                self.context.run(loop.add_reader, self.bell.fd, self.rung)
             except NotImplementedError:  # a loop that does not watch descriptors
                 tg_bell_release(self.bell)
                 self.bell = NULL
@@ -114,7 +117,7 @@ cdef class Link:
             tg_bell_ring(self.bell)
         else:
             try:
-                loop.call_soon_threadsafe(self.drain)
+                loop.call_soon_threadsafe(self.drain, context=self.context)
             except RuntimeError:
                 if not loop.is_closed():
                     raise
@@ -151,7 +154,7 @@ cdef class Link:
             if self.first is not NULL and tg_inbox_arm(&self.box, tg_now()):
                 loop = self.loop()
                 if loop is not None and not loop.is_closed():
-                    loop.call_soon(self.drain)
+                    loop.call_soon(self.drain, context=self.context)
 
     def lag_view(self):
         """Loop lag: (count, mean, max, p50, p99) in s over the last minute."""

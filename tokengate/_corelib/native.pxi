@@ -62,6 +62,8 @@ cdef extern from "tg_hist.h" nogil:
 cdef extern from "tg_token.h" nogil:
     ctypedef struct tg_counter "_Atomic(uint64_t)":
         pass
+    ctypedef struct tg_moment "_Atomic(int64_t)":
+        pass
     ctypedef struct tg_times:
         tg_hist wait
         tg_hist run
@@ -84,10 +86,12 @@ cdef extern from "tg_token.h" nogil:
         int64_t charge
         uint64_t id
         int64_t created
-        int64_t admitted
-        int64_t started
+        tg_moment admitted
+        tg_moment started
         int64_t finished
         int64_t ended
+    void tg_stamp(tg_moment *field, int64_t now)
+    int64_t tg_stamped(tg_moment *field)
     void tg_count(tg_counter *counter)
     uint64_t tg_counted(tg_counter *counter)
     void tg_op_ended(tg_op *op, uint32_t state)

@@ -208,7 +208,8 @@ cdef class Core:
                 return count
             token = <TokenBase>t.owner
             Py_DECREF(token)  # the queue's reference [P5]; `token` holds one
-            count += token.end(TG_KILLED, error(reason))
+            # a ring entry may have been started meanwhile by a worker that waits for it: that one runs
+            count += token.end(TG_KILLED, error(reason), True)
 
     def _refuse_new(self):
         self.check()

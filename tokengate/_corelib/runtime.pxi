@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import contextvars
 import logging
 import os
 import sys
@@ -11,7 +12,6 @@ from asyncio import CancelledError as _LoopCancelled
 from asyncio import InvalidStateError as _InvalidState
 from asyncio import _get_running_loop as _running_loop
 
-from tokengate._tags import NO_TAGS
 from tokengate.errors import CoordinatorStopped, FunctionExited, TokenExpired, TokenKilled
 
 _BlockedCancelled = concurrent.futures.CancelledError

@@ -157,7 +157,7 @@ cdef class TokenBase:
     def wait_time(self):
         """Seconds from creation to start; up to now, or to its end, where it has not started. Any thread."""
         cdef uint32_t word = self.look()
-        cdef int64_t to = self.t.started
+        cdef int64_t to = tg_stamped(&self.t.started)
         if to == 0:
             to = self.t.ended if tg_ended(word) else tg_now()
         return (to - self.t.created) * 1e-9 if to > self.t.created else 0.0
@@ -168,8 +168,8 @@ cdef class TokenBase:
         returned; 0.0 where it never started. Any thread."""
         cdef uint32_t word = self.look()
         cdef uint32_t state = tg_state_of(word)
-        cdef int64_t to
-        if self.t.started == 0:
+        cdef int64_t to, started = tg_stamped(&self.t.started)
+        if started == 0:
             return 0.0
         if state == TG_COMPLETED or state == TG_FAILED:
             to = self.t.finished
@@ -177,7 +177,7 @@ cdef class TokenBase:
             to = self.t.ended
         else:
             to = tg_now()
-        return (to - self.t.started) * 1e-9 if to > self.t.started else 0.0
+        return (to - started) * 1e-9 if to > started else 0.0
 
     @property
     def timestamps(self):
@@ -188,7 +188,7 @@ cdef class TokenBase:
             finished = self.t.finished
         elif state >= TG_COMPLETED:
             finished = self.t.ended
-        return (self.t.created, self.t.admitted, self.t.started, finished)
+        return (self.t.created, tg_stamped(&self.t.admitted), tg_stamped(&self.t.started), finished)
 
     def done(self):
         """True once the token has ended, however. Turns true when the worker finishes; callbacks follow on the loop."""
@@ -230,7 +230,9 @@ cdef class TokenBase:
             self.core.carry_out(tg_pool_abandon(self.core.pool, now))
         else:
             self.drop_call()
-            if was == TG_WAITING:
+            if was == TG_ADMITTED:
+                tg_count(&self.t.op.dropped)  # what pops its ring entry one day finds it ended
+            elif was == TG_WAITING:
                 tg_pool_unlink(self.core.pool, &self.t)
                 Py_DECREF(self)  # the queue's reference [P5]
         self.announce(state, step.old, now, None)
@@ -253,9 +255,11 @@ cdef class TokenBase:
 
     cdef void announce(self, uint32_t state, uint32_t old, int64_t now, Worker by) except *:
         """Tells everybody who asked that the token has ended. By the winner of the ending edge, once."""
+        cdef Link link
         tg_op_ended(self.t.op, state)
         if old & TG_WAITER:
-            self.link.push(self, now, by)
+            link = self.link  # once pushed, the token may be delivered and freed, and its reference with it
+            link.push(self, now, by)
         if old & TG_BLOCKED:
             self.release_blockers()
         if tg_pool_watched(self.core.pool):
@@ -360,10 +364,10 @@ cdef class TokenBase:
                 f"{self!r} has not ended, and waiting for it here would stall the running event loop: await it"
             )
         worker = current_worker()
-        if worker is not None and (<Worker>worker).help(self):
+        if timeout is not None and timeout <= 0:
+            timeout = 0  # a look, for which nothing is run
+        elif worker is not None and (<Worker>worker).help(self):
             return
-        if timeout is not None and timeout < 0:
-            timeout = 0
         lock = _allocate_lock()
         lock.acquire()
         if not self.add_blocker(lock):

@@ -16,17 +16,18 @@ cdef class Worker:
     cdef tg_bell *owed       # a loop to wake before the next token, or once the GIL has been let go
     cdef int64_t attached    # when it last let other threads in
     cdef readonly object thread_ident
-    cdef object on_start, on_exit
+    cdef object on_start, on_exit, on_fork
     cdef bint claimed
     cdef int aside           # > 0: its function waits for tokens and does not count as active
 
-    def __cinit__(self, Core core, on_start, on_exit):
-        """on_start(index) runs on the worker's thread first; on_exit() last."""
+    def __cinit__(self, Core core, on_start, on_exit, on_fork):
+        """on_start(index) runs on the worker's thread first; on_exit() last, or on_fork() in a forked child."""
         core.check()
         self.pool = tg_pool_retain(core.pool)
         self.generation = core.generation
         self.on_start = on_start
         self.on_exit = on_exit
+        self.on_fork = on_fork
 
     def __dealloc__(self):
         if self.pool is not NULL and self.generation == tg_generation():
@@ -64,9 +65,9 @@ cdef class Worker:
             return
         self.w = tg_pool_enter(self.pool)
         if self.w is NULL:
-            tg_pool_start_failed(self.pool)
+            tg_pool_start_failed(self.pool)  # the next submission tries again
             self.on_exit()
-            return
+            raise MemoryError("no memory for a worker")
         self.thread_ident = threading.get_ident()
         _set_thread_value("tokengate.worker", self)
         try:
@@ -84,6 +85,9 @@ cdef class Worker:
                     return
                 self.attached = tg_now()
                 if not self.work(t):
+                    # A function forked, and has now returned in the child, whose only Python thread this was. What it
+                    # started there ends as at interpreter exit, or the child would live on without anybody in it.
+                    self.on_fork()
                     return
         finally:
             if self.generation == tg_generation():
@@ -141,7 +145,7 @@ cdef class Worker:
         cdef tg_token *t = &token.t
         cdef tg_op *op = t.op
         cdef TokenBase outer = self.current
-        cdef int64_t lent = self.lent, run
+        cdef int64_t lent = self.lent, run, started
         cdef uint32_t to = TG_COMPLETED
         cdef tg_step step
         cdef object fn = token.fn, args = token.args, kwargs = token.kwargs, context = token.context
@@ -150,7 +154,8 @@ cdef class Worker:
         self.current = token
         self.lent = 0
         tg_count(&op.started)
-        t.started = tg_now()
+        started = tg_now()
+        tg_stamp(&t.started, started)
         try:
             PyContext_Enter(context)
             try:
@@ -165,7 +170,7 @@ cdef class Worker:
         self.current = outer
         t.finished = tg_now()
         ended[0] = t.finished
-        run = t.finished - t.started
+        run = t.finished - started
         if self.generation != tg_generation():
             return run  # the function forked and returned in the child: nothing here is ours
         token.track(value)
@@ -175,7 +180,7 @@ cdef class Worker:
         tg_count(&op.returned)
         late[0] = not step.moved
         if step.moved:
-            tg_hist_record(&op.times.wait, <uint64_t>(t.started - t.created), <uint64_t>t.finished)
+            tg_hist_record(&op.times.wait, <uint64_t>(started - t.created), <uint64_t>t.finished)
             tg_hist_record(&op.times.run, <uint64_t>run, <uint64_t>t.finished)
             try:
                 token.announce(to, step.old, t.finished, self)
@@ -190,7 +195,7 @@ cdef class Worker:
             tg_word_returned(&t.word)
         # what it ran for others while it waited is theirs
         run -= self.lent
-        self.lent = lent + (t.finished - t.started)
+        self.lent = lent + (t.finished - started)
         return run
 
     cdef bint help(self, TokenBase token) except -1:
@@ -204,11 +209,11 @@ cdef class Worker:
         step = tg_word_try_start(&t.word)
         if not step.moved:
             return False
-        tg_count(&t.op.admitted)  # of its own; a ring entry left behind is counted as dropped when it is popped
         if tg_state_of(step.old) == TG_WAITING:
+            tg_count(&t.op.admitted)
             tg_pool_unlink(self.pool, t)
             Py_DECREF(token)  # the queue's reference [P5]
-            t.admitted = tg_now()
+            tg_stamp(&t.admitted, tg_now())
         self.execute(token, &late, &now)
         if self.generation != tg_generation():
             return False

@@ -207,7 +207,7 @@ static inline void tg_op_unlink(tg_fair *fair, tg_op *op, tg_token *t)
  * costs little. */
 static inline size_t tg_pool_depth(tg_pool *p, tg_op *op)
 {
-    size_t each = 1, active = (size_t)tg_pool_active(p);
+    size_t each = 1, active = (size_t)(tg_pool_active(p) - tg_pool_replaced(p));
     if (op->measured)
         each = op->mean * TG_SETTLE_TOKENS <= TG_SETTLE_NS ? TG_SETTLE_TOKENS : 1 + (size_t)(TG_SETTLE_NS / (op->mean + 1));
     if (each > TG_SETTLE_TOKENS)
@@ -222,11 +222,12 @@ static inline tg_token *tg_pool_admit(tg_pool *p, int64_t now)
     while (p->fair.length > 0) {
         tg_op *op = p->fair.ops[0];
         tg_token *t = op->head;
-        p->fair.clock = op->service;
+        if (op->service > p->fair.clock)
+            p->fair.clock = op->service; /* never back: a newcomer placed behind the others would wait for their past */
         tg_op_unlink(&p->fair, op, t);
         if (!tg_word_try_admit(&t->word).moved)
             continue; /* [P5] */
-        t->admitted = now;
+        tg_stamp(&t->admitted, now);
         t->charge = (int64_t)op->mean;
         tg_fair_charge(&p->fair, op, t->charge);
         tg_count(&op->admitted);
@@ -517,7 +518,6 @@ static inline tg_token *tg_pool_skip(tg_pool *p, tg_worker *w, tg_op *op, int64_
     tg_mutex_lock(&p->lock);
     tg_fair_charge(&p->fair, op, -charge);
     tg_mutex_unlock(&p->lock);
-    tg_count(&op->dropped);
     return tg_pool_turn(p, w, false, now, out);
 }
 
@@ -600,16 +600,12 @@ static inline tg_token *tg_pool_detach(tg_pool *p, tg_op *only)
         tg_op_unlink(&p->fair, op, t);
         if (tg_word_try_admit(&t->word).moved) {
             tg_count(&op->admitted);
-            tg_count(&op->dropped);
-            break;
+                    break;
         }
         t = NULL;
     }
-    if (t == NULL && only == NULL) {
+    if (t == NULL && only == NULL)
         t = (tg_token *)tg_ring_pop(&p->ring);
-        if (t != NULL)
-            tg_count(&t->op->dropped);
-    }
     tg_mutex_unlock(&p->lock);
     return t;
 }

@@ -12,18 +12,22 @@ typedef struct tg_token {
     tg_word word;
     /* generation: the process (counted in forks) the token was made in. Written once, before it is shared. */
     uint32_t generation;
-    /* next, prev: neighbours in the operation's queue while WAITING (under the pool's lock). An ended token is in no
-     * queue, so `next` then serves its loop's inbox (owned by who pushed it there, then by the drain). */
+    /* next, prev: neighbours in the operation's queue while WAITING (under the pool's lock). Once out of it (whoever ends
+     * a waiting token calls tg_pool_unlink first) `next` serves its loop's inbox: owned by who pushes it there, then by
+     * the drain. */
     struct tg_token *next, *prev;
     struct tg_op *op;
     void *owner;     /* the Python object this is part of, or a test's own */
     bool linked;     /* in the operation's queue; under the pool's lock */
     int64_t charge;  /* ns of service charged at admission; under the pool's lock, then the worker's */
     uint64_t id;
-    /* monotonic ns, 0: not yet. Each written once, before the edge it names: created by the submitter, admitted by the
-     * gate, started and finished by the worker; ended by a caller, deadline or administration that ends the token, so
-     * that a late worker's `finished` and an early end never write the same field. */
-    int64_t created, admitted, started, finished, ended;
+    /* Monotonic ns, 0: not yet. created: the submitter, before the token is shared. finished: the worker, before its edge
+     * out of EXECUTING; ended: a caller, deadline or administration, before its ending edge [W3]. Two fields, so that a
+     * late worker and an early end never write the same one. */
+    int64_t created, finished, ended;
+    /* admitted: the gate; started: the worker; both just after their edge (relaxed), for it is the edge that gives the
+     * right to write. Read: anyone (relaxed); a reader may see the state and still 0. They order nothing. */
+    _Atomic(int64_t) admitted, started;
 } tg_token;
 
 /* How long an operation's tokens waited and ran; allocated with the operation. */
@@ -42,7 +46,7 @@ typedef struct tg_op {
     struct tg_op *next_op;
     /* -- counters; written by whoever takes the edge (relaxed add), read by stats (relaxed). They order nothing. -- */
     _Atomic(uint64_t) submitted, admitted, started, returned;
-    _Atomic(uint64_t) dropped;  /* admitted tokens that had ended before a worker could start them */
+    _Atomic(uint64_t) dropped;  /* admitted tokens that were ended before a worker could start them: by who ends them */
     /* ended[state]. Written: the winner of the ending edge (seq_cst add). Read: tg_op_live (seq_cst). seq_cst: two enders
      * on two states must not both miss the other and each think that one token still lives (see tg_pool_watch). */
     _Atomic(uint64_t) ended[TG_STATES];
@@ -51,6 +55,16 @@ typedef struct tg_op {
     _Atomic(int64_t) abandoned_now; /* signed: the return may be counted before the abandonment */
     tg_times times;
 } tg_op;
+
+static inline void tg_stamp(_Atomic(int64_t) *field, int64_t now)
+{
+    atomic_store_explicit(field, now, memory_order_relaxed);
+}
+
+static inline int64_t tg_stamped(_Atomic(int64_t) *field)
+{
+    return atomic_load_explicit(field, memory_order_relaxed);
+}
 
 static inline void tg_count(_Atomic(uint64_t) *counter)
 {
@@ -88,6 +102,7 @@ static inline uint64_t tg_op_live(tg_op *op)
     return submitted > ended ? submitted - ended : 0;
 }
 
+/* The token's memory is all zero before. */
 static inline void tg_token_init(tg_token *t, tg_op *op, void *owner, uint64_t id, uint32_t generation)
 {
     atomic_init(&t->word, TG_CREATED);

@@ -16,26 +16,30 @@ __all__ = ["ThreadLane"]
 class ThreadLane:
     """Worker threads of one coordinator.
 
-    prefix: start of the threads' names. pin: whether each worker is bound to one core. All methods
+    prefix: start of the threads' names. pin: whether each worker is bound to one core. on_fork:
+    called in a forked child whose only thread was one of the workers, before it ends. All methods
     may be called from any thread; only `join` blocks.
     """
 
     name = "thread"
 
-    def __init__(self, prefix: str, pin: bool) -> None:
+    def __init__(self, prefix: str, pin: bool, on_fork: Callable[[], None]) -> None:
         self.prefix = prefix
+        self._on_fork = on_fork
         self.pin = pin
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards what is below
         self._workers: dict[threading.Thread, Worker] = {}
+        self._leaving: list[threading.Thread] = []  # they have done with tokens; not joined yet
         self._on_empty: list[Callable[[], None]] = []
 
     def start_worker(self, core: Core) -> None:
         """Start one more worker thread; the core hears of it if the system refuses."""
-        worker = Worker(core, self._started, self._exited)
+        worker = Worker(core, self._started, self._exited, self._on_fork)
         # Daemon, so that a function that never returns cannot keep the interpreter from exiting.
         thread = threading.Thread(target=worker.run, name=f"{self.prefix}-new", daemon=True)
         with self._lock:
             self._workers[thread] = worker
+            self._leaving = [each for each in self._leaving if each.is_alive()]
         try:
             thread.start()
         except BaseException as error:
@@ -57,7 +61,9 @@ class ThreadLane:
 
     def _exited(self) -> None:
         with self._lock:
-            self._workers.pop(threading.current_thread(), None)
+            thread = threading.current_thread()
+            if self._workers.pop(thread, None) is not None:
+                self._leaving.append(thread)
             waiting = self._on_empty if not self._workers else []
             if waiting:
                 self._on_empty = []
@@ -74,8 +80,6 @@ class ThreadLane:
 
     def join(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until all workers have ended; False if some have not."""
-        with self._lock:
-            threads = list(self._workers)
         empty = threading.Event()
         self.on_empty(empty.set)
         if not empty.wait(timeout):
@@ -83,9 +87,11 @@ class ThreadLane:
                 if empty.set in self._on_empty:
                     self._on_empty.remove(empty.set)
             return empty.is_set()
-        for thread in threads:
-            if thread.ident is not None:
-                thread.join(1.0)  # it has left the lane; all that is left takes microseconds
+        with self._lock:
+            leaving, self._leaving = self._leaving, []
+        for thread in leaving:
+            if thread is not threading.current_thread():
+                thread.join(1.0)  # what it has left to do takes microseconds
         return True
 
     def workers(self) -> list[Worker]:
@@ -110,4 +116,5 @@ class ThreadLane:
         """In a forked child: none of the workers exists here."""
         self._lock = threading.Lock()
         self._workers = {}
+        self._leaving = []
         self._on_empty = []
