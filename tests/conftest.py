@@ -164,7 +164,6 @@ def logged() -> Iterator[list[logging.LogRecord]]:
     for logger in loggers:
         logger.addHandler(handler)
     yield records
-    gc.collect()  # what reports itself when it is dropped has its last chance here
     for logger in loggers:
         logger.removeHandler(handler)
     assert not records, f"logged: {[record.getMessage() for record in records]}"

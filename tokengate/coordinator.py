@@ -257,8 +257,12 @@ class Coordinator(_core.Core):
             self._unwatch(watch)
 
     def _known(self, op: str | GuardedFunction[..., Any]) -> str:
+        if not isinstance(op, (str, _core.GuardBase)):
+            raise TypeError(f"{op!r}: expected the name of an operation, or a guarded function")
         name = op if isinstance(op, str) else op.operation
         names = self._operation_names()
+        if name not in names and _core.OTHER in names:
+            return _core.OTHER  # one name too many: it shares that one's queue and figures
         if name not in names:
             near = difflib.get_close_matches(name, names, 3)
             hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {names}"

@@ -159,6 +159,7 @@ class Gathering(Generic[ResultsT_co]):
 
     def __await__(self) -> Generator[Any, None, ResultsT_co]:
         """The results, in the order of the tokens."""
+        _core.require_loop("a gathering")
         return self._gather().__await__()
 
     async def _gather(self) -> ResultsT_co:
@@ -220,6 +221,7 @@ class AsCompleted(Generic[R_co]):
         return len(self._tokens)
 
     def __aiter__(self) -> Self:
+        _core.require_loop("as_completed()")
         self._inbox = self._inbox or _Inbox(self._tokens, True)
         return self
 

@@ -55,7 +55,10 @@ class GuardedFunction(_core.GuardBase, Generic[P, R_co]):
         *,
         kind: type | None = None,
     ) -> None:
-        functools.update_wrapper(self, fn)
+        functools.update_wrapper(self, fn, updated=())
+        for key, value in getattr(fn, "__dict__", {}).items():
+            if not hasattr(GuardedFunction, key):  # an attribute of theirs must not hide one of ours
+                self.__dict__.setdefault(key, value)
         self._set_up(runtime, fn, operation, tags)
         self._kind = kind
         self._bound = None
@@ -354,8 +357,13 @@ def _look_like_coroutine_function(guard: GuardedFunction[Any, Any], fn: Any) -> 
         # Python 3.11 has no mark and looks at the code flags of what resembles a function.
         # Delete with 3.11.
         own["_is_coroutine"] = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
-        code = getattr(fn, "__code__", None)
-        if isinstance(code, CodeType):
-            own["__code__"] = code.replace(co_flags=code.co_flags | inspect.CO_COROUTINE)
-            own["__defaults__"] = fn.__defaults__
-            own["__kwdefaults__"] = fn.__kwdefaults__
+        like = fn if isinstance(getattr(fn, "__code__", None), CodeType) else _template
+        own["__code__"] = like.__code__.replace(co_flags=like.__code__.co_flags | inspect.CO_COROUTINE)
+        own["__defaults__"] = like.__defaults__
+        own["__kwdefaults__"] = like.__kwdefaults__
+        own.setdefault("__name__", operation_name(fn).rpartition(".")[2])
+        own.setdefault("__annotations__", {})
+
+
+def _template(*args: Any, **kwargs: Any) -> None:
+    """Lends its code object to callables that have none."""

@@ -21,6 +21,7 @@ ItemT_co = TypeVar("ItemT_co", covariant=True)
 IN_FLIGHT_ITERATED = 1_024
 IN_FLIGHT_AWAITED = 8_192
 SLICE_NS = 1_000_000  # submitting longer than this in one go would stall the loop
+LEAVE_AT_ONCE = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
 ALL = 1 << 60  # more ended tokens than there can be: wait until none is pending
 
 
@@ -41,9 +42,11 @@ class MapCall(Generic[ItemT_co]):
         tokens: bool,
         constants: dict[str, Any],
     ) -> None:
-        if in_flight is not None and (not isinstance(in_flight, int) or in_flight < 1):
+        if in_flight is not None and (type(in_flight) is not int or in_flight < 1):
             raise ValueError(f"in_flight={in_flight!r}: expected a whole number of at least 1")
-        if not isinstance(iterable, (Iterable, AsyncIterable)):
+        if not isinstance(iterable, (Iterable, AsyncIterable)) and not hasattr(
+            type(iterable), "__getitem__"
+        ):
             raise TypeError(f"map() needs an iterable or asynchronous iterable, got {iterable!r}")
         self._guard = guard
         self._iterable = iterable
@@ -54,6 +57,7 @@ class MapCall(Generic[ItemT_co]):
         self._tokens = tokens
         self._constants = constants or None
         self._stream: _LoopStream | _ThreadStream | None = None
+        self._awaited = False
 
     def __len__(self) -> int:
         """Number of calls, where the iterable knows its length; TypeError where it does not."""
@@ -79,6 +83,10 @@ class MapCall(Generic[ItemT_co]):
 
     def __await__(self) -> Generator[Any, None, list[ItemT_co]]:
         """The list of results (with `tokens`: of finished tokens), in the order of the items."""
+        _core.require_loop("a map")
+        if self._awaited or self._stream is not None:
+            raise RuntimeError("this map has been awaited or iterated already: make a new one")
+        self._awaited = True
         return self._gather().__await__()
 
     async def _gather(self) -> list[Any]:
@@ -99,7 +107,7 @@ class MapCall(Generic[ItemT_co]):
                     await source.wait(max(1, collector.pending // 2))
                 else:
                     await asyncio.sleep(0)  # between two slices of submitting
-        except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
+        except LEAVE_AT_ONCE:
             source.abandon()
             raise
         except BaseException:
@@ -117,6 +125,8 @@ class MapCall(Generic[ItemT_co]):
         return self._on_loop()
 
     def _on_loop(self) -> _LoopStream:
+        _core.require_loop("a map")
+        self._refuse_awaited()
         if self._stream is None:
             window = self._in_flight or IN_FLIGHT_ITERATED
             self._stream = _LoopStream(
@@ -125,6 +135,10 @@ class MapCall(Generic[ItemT_co]):
         if not isinstance(self._stream, _LoopStream):
             raise RuntimeError("this map is being iterated off the loop already")
         return self._stream
+
+    def _refuse_awaited(self) -> None:
+        if self._awaited:
+            raise RuntimeError("this map has been awaited already: make a new one")
 
     async def __aenter__(self) -> Self:
         """Leaving the block cancels what has not started and waits for what runs."""
@@ -151,8 +165,9 @@ class MapCall(Generic[ItemT_co]):
             raise RuntimeError(
                 "iterating with `for` would block the running event loop: use `async for`, or await"
             )
-        if not isinstance(self._iterable, Iterable):
+        if isinstance(self._iterable, AsyncIterable) and not isinstance(self._iterable, Iterable):
             raise TypeError("an asynchronous iterable needs a loop: use `async for`")
+        self._refuse_awaited()
         if self._stream is None:
             window = self._in_flight or IN_FLIGHT_ITERATED
             self._stream = _ThreadStream(
@@ -196,8 +211,7 @@ class _Source:
         if isinstance(iterable, AsyncIterable) and (on_loop or not isinstance(iterable, Iterable)):
             self._async = aiter(iterable)
         else:
-            assert isinstance(iterable, Iterable)
-            self._sync = iter(iterable)
+            self._sync = iter(iterable)  # type: ignore[arg-type]  # or by __getitem__ alone
 
     def fill_now(self, budget: int) -> bool:
         """Submit from a synchronous iterable until the window is full or `budget` ns have gone.
@@ -365,7 +379,7 @@ class _LoopStream(_Stream):
                 if self._finished():
                     break
                 await self._source.wait(1)
-        except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
+        except LEAVE_AT_ONCE:
             self.abandon()
             raise
         except BaseException:
@@ -398,7 +412,7 @@ class _ThreadStream(_Stream):
                 if self._finished():
                     break
                 wait_on_thread(self._source.collector, 1)
-        except (KeyboardInterrupt, SystemExit):
+        except LEAVE_AT_ONCE:
             self.abandon()
             raise
         except BaseException:

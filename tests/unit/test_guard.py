@@ -7,6 +7,8 @@ import functools
 import inspect
 import math
 import operator
+import threading
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -127,8 +129,6 @@ def test_it_counts_as_a_coroutine_function_and_the_function_does_not() -> None:
 
 
 def test_asyncios_own_question_is_answered_too() -> None:
-    import warnings
-
     guarded = task_token_guard(plain)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # 3.14 wants inspect asked instead
@@ -187,8 +187,6 @@ async def test_attributes_of_a_callable_object_do_no_harm(coordinator: Coordinat
 async def test_calling_it_runs_nothing_on_the_callers_thread(
     single: Coordinator,
 ) -> None:
-    import threading
-
     ident = task_token_guard("where am I")(threading.get_ident)
     assert await ident() != threading.get_ident()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import threading
 import tracemalloc
 import weakref
 from typing import Any, NoReturn
@@ -154,8 +155,6 @@ async def test_huge_arguments_are_not_copied(coordinator: Coordinator) -> None:
 async def test_a_list_may_change_until_the_function_looks(
     single: Coordinator,
 ) -> None:
-    import threading
-
     hold, values = threading.Event(), [1]
     held = single.submit(hold.wait, 20)
     token = single.submit(sum, values)

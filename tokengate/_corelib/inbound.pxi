@@ -163,6 +163,17 @@ cdef class Link:
         return (v.count, v.mean * 1e-9, v.max * 1e-9, v.p50 * 1e-9, v.p99 * 1e-9)
 
 
+def require_loop(what):
+    """The event loop that runs on this thread; RuntimeError, naming what was to be awaited, where there is none."""
+    loop = _running_loop()
+    if loop is None:
+        raise RuntimeError(
+            f"{what if isinstance(what, str) else repr(what)} was awaited where no asyncio event loop runs. Under trio use "
+            "anyio with its asyncio backend, or trio.to_thread.run_sync with what blocks (token.result, say)"
+        )
+    return loop
+
+
 def links():
     """The links of all event loops that are alive."""
     with _links_lock:

@@ -5,7 +5,7 @@ from types import MappingProxyType as _frozen
 cdef enum:
     MAX_OPERATIONS = 1000  # beyond it, names share one queue and one set of figures, called "other"
 
-_OTHER = "other"
+OTHER = "other"
 _renew_lock = threading.Lock()  # one thread of a forked child renews a core, the others wait
 
 if hasattr(os, "register_at_fork"):
@@ -118,13 +118,13 @@ cdef class Core:
                 operation.ptr = self.new_op(tags)
                 self.operations[name] = operation
                 return operation
-            other = self.operations.get(_OTHER)
+            other = self.operations.get(OTHER)
             if other is None:
                 other = Operation()
-                other.name = _OTHER
+                other.name = OTHER
                 other.tags = _frozen({})
                 other.ptr = self.new_op(other.tags)
-                self.operations[_OTHER] = other
+                self.operations[OTHER] = other
             operation.shared = other
             return operation
 

@@ -365,8 +365,8 @@ cdef class TokenBase:
             )
         worker = current_worker()
         if timeout is not None and timeout <= 0:
-            timeout = 0  # a look, for which nothing is run
-        elif worker is not None and (<Worker>worker).help(self):
+            raise TimeoutError(f"{self!r} has not ended")  # a look, for which nothing is run
+        if worker is not None and (<Worker>worker).help(self):
             return
         lock = _allocate_lock()
         lock.acquire()
@@ -456,12 +456,7 @@ cdef class TokenBase:
     def _begin_await(self):
         # Called by __await__ before anything is blocked.
         cdef Link link
-        loop = _running_loop()
-        if loop is None:
-            raise RuntimeError(
-                f"{self!r} was awaited where no asyncio event loop runs. Under trio use anyio with its asyncio backend, "
-                "or trio.to_thread.run_sync(token.result)"
-            )
+        loop = require_loop(self)
         link = self.bind()
         if not link.leads_to(loop):
             raise RuntimeError(

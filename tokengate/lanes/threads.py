@@ -34,6 +34,17 @@ class ThreadLane:
 
     def start_worker(self, core: Core) -> None:
         """Start one more worker thread; the core hears of it if the system refuses."""
+        started, error = self._start(core)
+        interrupted = error is not None and not isinstance(error, Exception)
+        if interrupted and not started:
+            started, _ = self._start(core)  # Ctrl-C is the caller's; the tokens want their worker
+        if not started:
+            core._start_failed(str(error))
+        if error is not None and interrupted:
+            raise error
+
+    def _start(self, core: Core) -> tuple[bool, BaseException | None]:
+        """Whether there is a thread now, and what was raised on the way."""
         worker = Worker(core, self._started, self._exited, self._on_fork)
         # Daemon, so that a function that never returns cannot keep the interpreter from exiting.
         thread = threading.Thread(target=worker.run, name=f"{self.prefix}-new", daemon=True)
@@ -43,16 +54,13 @@ class ThreadLane:
         try:
             thread.start()
         except BaseException as error:
-            # Ctrl-C may come at any point in start(): only the claim tells if there is a thread.
-            if worker.claim():
-                with self._lock:
-                    del self._workers[thread]
-                if isinstance(error, Exception):
-                    core._start_failed(str(error))
-                else:
-                    self.start_worker(core)  # the interrupt is the caller's, the tokens are not
-            if not isinstance(error, RuntimeError):
-                raise
+            # An interrupt may come at any point in start(): whether there is a thread, only the claim tells.
+            if not worker.claim():
+                return True, error
+            with self._lock:
+                del self._workers[thread]
+            return False, error
+        return True, None
 
     def _started(self, index: int) -> None:
         threading.current_thread().name = f"{self.prefix}-{index}"

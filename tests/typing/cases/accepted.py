@@ -315,6 +315,6 @@ def where_callables_are_wanted(service: Service) -> None:
 
 
 def a_lane(coordinator: Coordinator) -> Lane:
-    lane: Lane = ThreadLane("prefix", pin=False)
+    lane: Lane = ThreadLane("prefix", pin=False, on_fork=print)
     lane.start_worker(coordinator)
     return lane
