@@ -61,6 +61,10 @@ class Gate:
         for _ in range(count):
             assert self._entries.acquire(timeout=TIMEOUT), "no function has started"
 
+    async def entered(self, count: int = 1) -> None:
+        """The same, while the loop turns."""
+        await asyncio.to_thread(self.wait_entered, count)
+
     def let_pass(self, count: int = 1) -> None:
         """Let that many calls return; the gate stays closed for the others."""
         self._pass.release(count)
@@ -80,12 +84,14 @@ class NewGate(Protocol):
     def __call__(self) -> Gate: ...
 
 
+class Until(Protocol):
+    async def __call__(self, condition: Callable[[], object]) -> None: ...
+
+
 def unended(coordinator: Coordinator) -> int:
     """Tokens that were submitted and have not ended."""
     totals = coordinator.stats().totals
-    ended = (
-        totals.completed + totals.failed + totals.cancelled + totals.expired + totals.killed
-    )
+    ended = totals.completed + totals.failed + totals.cancelled + totals.expired + totals.killed
     return totals.submitted - ended
 
 
@@ -247,6 +253,18 @@ def pending(
     for one in made:
         if isinstance(one, PendingToken):
             one.finish(None)
+
+
+@pytest.fixture
+def until() -> Until:
+    """`await until(condition)`: turn the loop until it holds; fails the test if it never does."""
+
+    async def turn(condition: Callable[[], object]) -> None:
+        async with asyncio.timeout(TIMEOUT):
+            while not condition():
+                await asyncio.sleep(0)
+
+    return turn
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ def current_token() -> Token[Any] | None:
     """The token whose function runs on this thread, or None outside a worker. Does not block."""
 
 def current_worker() -> Worker | None: ...
+
 OTHER: str
 
 def edges() -> list[tuple[int, int, str]]: ...

@@ -43,6 +43,9 @@ class GuardedFunction(_core.GuardBase, Generic[P, R_co]):
     await what it returns. The function itself is ``__wrapped__``.
     """
 
+    __name__: str
+    __qualname__: str
+    __signature__: inspect.Signature
     __wrapped__: Callable[P, R_co]
     _kind: type | None
     _bound: tuple[GuardedFunction[Any, Any], object] | None
@@ -57,7 +60,8 @@ class GuardedFunction(_core.GuardBase, Generic[P, R_co]):
     ) -> None:
         functools.update_wrapper(self, fn, updated=())
         for key, value in getattr(fn, "__dict__", {}).items():
-            if not hasattr(GuardedFunction, key):  # an attribute of theirs must not hide one of ours
+            # an attribute of theirs must not hide one of ours
+            if not hasattr(GuardedFunction, key):
                 self.__dict__.setdefault(key, value)
         self._set_up(runtime, fn, operation, tags)
         self._kind = kind
@@ -358,7 +362,9 @@ def _look_like_coroutine_function(guard: GuardedFunction[Any, Any], fn: Any) -> 
         # Delete with 3.11.
         own["_is_coroutine"] = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
         like = fn if isinstance(getattr(fn, "__code__", None), CodeType) else _template
-        own["__code__"] = like.__code__.replace(co_flags=like.__code__.co_flags | inspect.CO_COROUTINE)
+        own["__code__"] = like.__code__.replace(
+            co_flags=like.__code__.co_flags | inspect.CO_COROUTINE
+        )
         own["__defaults__"] = like.__defaults__
         own["__kwdefaults__"] = like.__kwdefaults__
         own.setdefault("__name__", operation_name(fn).rpartition(".")[2])

@@ -20,6 +20,7 @@ ItemT_co = TypeVar("ItemT_co", covariant=True)
 
 IN_FLIGHT_ITERATED = 1_024
 IN_FLIGHT_AWAITED = 8_192
+THREAD_SLICE_NS = 100_000  # off a loop: ended tokens are handed out at least this often
 SLICE_NS = 1_000_000  # submitting longer than this in one go would stall the loop
 LEAVE_AT_ONCE = (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError)
 ALL = 1 << 60  # more ended tokens than there can be: wait until none is pending
@@ -104,7 +105,7 @@ class MapCall(Generic[ItemT_co]):
                 if source.exhausted and not collector.held:
                     break
                 if source.exhausted or collector.pending >= source.window:
-                    await source.wait(max(1, collector.pending // 2))
+                    await source.wait(1)  # not for more: a failure is acted on when it happens
                 else:
                     await asyncio.sleep(0)  # between two slices of submitting
         except LEAVE_AT_ONCE:
@@ -211,7 +212,7 @@ class _Source:
         if isinstance(iterable, AsyncIterable) and (on_loop or not isinstance(iterable, Iterable)):
             self._async = aiter(iterable)
         else:
-            self._sync = iter(iterable)  # type: ignore[arg-type]  # or by __getitem__ alone
+            self._sync = iter(iterable)  # or by __getitem__ alone
 
     def fill_now(self, budget: int) -> bool:
         """Submit from a synchronous iterable until the window is full or `budget` ns have gone.
@@ -264,6 +265,8 @@ class _Source:
     def cancel(self) -> None:
         """Cancel what has not ended."""
         self.exhausted = True
+        # those first: each run that is abandoned frees a place, and one of them would start in it
+        self.collector.cancel_unstarted()
         for token in self.collector.unfinished():
             token.cancel()
 
@@ -271,6 +274,7 @@ class _Source:
         """Cancel everything, also what runs, and wait for nothing."""
         self.exhausted = True
         if self._coming is not None:
+            self._coming.add_done_callback(_let_go)
             self._coming.cancel()
             self._coming = None
         if isinstance(self._sync, _ThreadStream):
@@ -314,6 +318,12 @@ class _Source:
             self.collector.discard()
 
 
+def _let_go(coming: asyncio.Future[Any]) -> None:
+    # nobody waits for the item any more, nor for what fails on the way to it
+    if not coming.cancelled():
+        coming.exception()
+
+
 async def _next_of(iterator: AsyncIterator[Any]) -> Any:
     return await anext(iterator)
 
@@ -349,8 +359,13 @@ class _Stream:
 
     def abandon(self) -> None:
         """The consumer is told to go now: cancel everything, wait for nothing."""
-        self._closed = True
+        self._close_ready()
         self._source.abandon()
+
+    def _close_ready(self) -> None:
+        self._closed = True
+        for token in self._ready:
+            token.forgive()
 
     def _finished(self) -> bool:
         return self._source.exhausted and not self._source.collector.held
@@ -362,12 +377,22 @@ class _Stream:
 
 
 class _LoopStream(_Stream):
-    """Iterated with ``async for``."""
+    """Iterated with ``async for``; tasks that share one take turns."""
+
+    def __init__(
+        self, source: _Source, ordered: bool, return_exceptions: bool, tokens: bool
+    ) -> None:
+        super().__init__(source, ordered, return_exceptions, tokens)
+        self._turn = asyncio.Lock()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Any:
+        async with self._turn:
+            return await self._next()
+
+    async def _next(self) -> Any:
         try:
             while not self._closed:
                 token = self._take()
@@ -390,7 +415,7 @@ class _LoopStream(_Stream):
 
     async def aclose(self) -> None:
         if not self._closed:
-            self._closed = True
+            self._close_ready()
             await self._source.close()
 
 
@@ -407,7 +432,7 @@ class _ThreadStream(_Stream):
                 token = self._take()
                 if token is not None:
                     return self._hand_out(token)
-                if self._source.fill_now(SLICE_NS):
+                if self._source.fill_now(THREAD_SLICE_NS):
                     continue
                 if self._finished():
                     break
@@ -424,7 +449,7 @@ class _ThreadStream(_Stream):
     def close(self) -> None:
         """Cancel what has not started, wait for what runs."""
         if not self._closed:
-            self._closed = True
+            self._close_ready()
             self._source.close_blocking()
 
     def __del__(self) -> None:

@@ -1,4 +1,4 @@
-"""Runs a script of scripts/ in a process of its own, for what a test cannot do to its own process."""
+"""Runs the scripts in processes of their own, for what a test cannot do to its own process."""
 
 from __future__ import annotations
 

@@ -36,9 +36,7 @@ def test_a_stuck_function_does_not_hold_the_exit(run_script: RunScript, how: str
 
 
 @pytest.mark.parametrize(("how", "code"), [("exception", 1), ("sys.exit", 7)])
-def test_leaving_early_still_lets_tokens_finish(
-    run_script: RunScript, how: str, code: int
-) -> None:
+def test_leaving_early_still_lets_tokens_finish(run_script: RunScript, how: str, code: int) -> None:
     outcome = run_script("exit_by.py", how)
     assert outcome.code == code
     assert outcome.lines == ["ran 11"]

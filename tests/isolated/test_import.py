@@ -18,9 +18,7 @@ MODES = [
 
 
 @pytest.mark.parametrize("flags", MODES, ids=" ".join)
-def test_import_is_silent_and_starts_nothing(
-    run_script: RunScript, flags: tuple[str, ...]
-) -> None:
+def test_import_is_silent_and_starts_nothing(run_script: RunScript, flags: tuple[str, ...]) -> None:
     assert run_script("import_clean.py", flags=flags).succeeded().lines == ["clean"]
 
 

@@ -13,11 +13,12 @@ from typing import get_type_hints
 
 import pytest
 
+import tokengate
 from tokengate import Coordinator, Token, _core
 from tokengate.current import Settings
 
 ROOT = Path(__file__).parents[2]
-STUB = ROOT / "tokengate" / "_core.pyi"
+STUB = Path(tokengate.__file__).with_name("_core.pyi")
 
 
 def test_stubtest() -> None:

@@ -148,7 +148,7 @@ async def test_tasks_choose_for_themselves(first: Coordinator, second: Coordinat
         return await where()
 
     results = await asyncio.gather(chooses(first), chooses(second))
-    assert results == [["first"] * 3, ["second"] * 3]
+    assert list(results) == [["first"] * 3, ["second"] * 3]
     assert await where() == "tokengate"
 
 
@@ -157,5 +157,5 @@ async def test_await_inside_and_outside(first: Coordinator) -> None:
         token = where()
     assert await token == "first"
     with use(first):
-        assert await tokengate.gather(where(), where()) == ["first", "first"]
+        assert list(await tokengate.gather(where(), where())) == ["first", "first"]
         assert await where_of_items.map(range(3)) == ["first"] * 3

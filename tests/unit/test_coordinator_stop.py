@@ -330,14 +330,19 @@ async def test_a_wrong_timeout_is_named_and_stops_nothing(
 
 
 @pytest.mark.parametrize("seconds", [1e10, 1e18, 1e300, 10**30])
-def test_a_very_long_timeout(
-    new_coordinator: NewCoordinator, gate: Gate, seconds: float
-) -> None:
+def test_a_very_long_timeout(new_coordinator: NewCoordinator, gate: Gate, seconds: float) -> None:
     coordinator = new_coordinator(stop_timeout=seconds)
     token = coordinator.submit(gate, 1)
     gate.wait_entered()
-    threading.Timer(0, lambda: (until_stopping(coordinator), gate.open())).start()
+
+    def open_later() -> None:
+        until_stopping(coordinator)
+        gate.open()
+
+    helper = threading.Thread(target=open_later)
+    helper.start()
     coordinator.stop()
+    helper.join()
     assert token.result() == 1
     coordinator.start()
     assert coordinator.submit(add, 1).result(seconds) == 2
@@ -439,7 +444,7 @@ def test_stopping_while_others_submit(new_coordinator: NewCoordinator) -> None:
 
     def submits() -> list[tokengate.Token[int]]:
         going.wait(TIMEOUT)
-        tokens = []
+        tokens: list[tokengate.Token[int]] = []
         while not coordinator.stopped:
             tokens.append(coordinator.submit(add, len(tokens)))
         return [*tokens, *(coordinator.submit(add, 1) for _ in range(10))]

@@ -51,11 +51,7 @@ def test_each_edge_has_one_name_by_what_it_does() -> None:
         "try_start": {(S.WAITING, S.EXECUTING), (S.ADMITTED, S.EXECUTING)},
         "finish": {(S.EXECUTING, S.COMPLETED), (S.EXECUTING, S.FAILED)},
         "fail_unrun": {(S.WAITING, S.FAILED), (S.ADMITTED, S.FAILED)},
-        "end": {
-            (source, to)
-            for source in PROMISED
-            for to in (S.CANCELLED, S.EXPIRED, S.KILLED)
-        },
+        "end": {(source, to) for source in PROMISED for to in (S.CANCELLED, S.EXPIRED, S.KILLED)},
     }
     assert {edge: by for by, edges in names.items() for edge in edges} == EDGES
 

@@ -12,7 +12,7 @@ import pytest
 from tokengate import Coordinator, CoordinatorStopped, Token, task_token_guard
 
 if TYPE_CHECKING:
-    from tests.conftest import Gate
+    from tests.conftest import Gate, Until
 
 
 @task_token_guard
@@ -268,9 +268,7 @@ async def test_tokens_as_they_finish(coordinator: Coordinator) -> None:
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-def test_iterated_off_the_loop(
-    coordinator: Coordinator, sync_source: Any, ordered: bool
-) -> None:
+def test_iterated_off_the_loop(coordinator: Coordinator, sync_source: Any, ordered: bool) -> None:
     for size in SIZES:
         got = list(double.map(sync_source(size), ordered=ordered, in_flight=7))
         assert (got if ordered else sorted(got)) == [2 * i for i in range(size)]
@@ -436,13 +434,15 @@ async def test_of_a_stopped_coordinator(coordinator: Coordinator) -> None:
     assert [type(error) for error in refused] == [CoordinatorStopped] * 100
 
 
-async def test_stopped_in_the_middle(coordinator: Coordinator, gate: Gate) -> None:
+async def test_stopped_in_the_middle(
+    coordinator: Coordinator, gate: Gate, until: Until
+) -> None:
     held = task_token_guard("held")(gate)
     mapped = asyncio.ensure_future(held.map(range(100), return_exceptions=True))
-    await asyncio.sleep(0)
-    gate.wait_entered(4)
+    await gate.entered(4)
+    await until(lambda: coordinator.stats().totals.submitted == 100)
     stopping = asyncio.create_task(coordinator.aclose(cancel_waiting=True))
-    await asyncio.sleep(0)
+    await until(lambda: coordinator.stats().totals.killed == 96)
     gate.open()
     await stopping
     results = await mapped

@@ -12,7 +12,7 @@ import pytest
 from tokengate import Coordinator, as_completed, task_token_guard
 
 if TYPE_CHECKING:
-    from tests.conftest import Gate
+    from tests.conftest import Gate, Until
 
 
 @task_token_guard
@@ -57,9 +57,7 @@ async def test_iterated(coordinator: Coordinator) -> None:
 
 
 async def test_three_deep_with_small_windows(coordinator: Coordinator) -> None:
-    chain = add_one.map(
-        double.map(add_one.map(range(200), in_flight=3), in_flight=2), in_flight=1
-    )
+    chain = add_one.map(double.map(add_one.map(range(200), in_flight=3), in_flight=2), in_flight=1)
     assert [v async for v in chain] == [2 * (i + 1) + 1 for i in range(200)]
 
 
@@ -130,19 +128,19 @@ def test_an_error_in_the_inner_off_the_loop(coordinator: Coordinator) -> None:
     assert totals.submitted == totals.completed + totals.cancelled + totals.failed
 
 
-async def test_cancelling_the_outer_closes_the_inner(coordinator: Coordinator, gate: Gate) -> None:
+async def test_cancelling_the_outer_closes_the_inner(
+    coordinator: Coordinator, gate: Gate, until: Until
+) -> None:
     held = task_token_guard("held in the inner map")(gate)
     task = asyncio.ensure_future(add_one.map(held.map(range(100))))
-    await asyncio.sleep(0)
-    for _ in range(5):
-        await asyncio.sleep(0)
-    gate.wait_entered(4)
+    await gate.entered(4)
     task.cancel()
-    await asyncio.sleep(0)
-    gate.open()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, 20)
-    await coordinator.drain()
+    # The inner one hears of it in the loop's next turns.
+    await until(lambda: not coordinator.stats().totals.waiting)
+    gate.open()
+    await coordinator.aclose()
     assert gate.calls == 4
     assert len(asyncio.all_tasks()) == 1
 

@@ -145,7 +145,7 @@ class Awaiter:
 
     task: asyncio.Task[Any]
     entries: list[Entry]
-    alone: bool  # it awaits one token itself, no gathering
+    way: str
     cancelled: bool = False
 
     @property
@@ -322,9 +322,7 @@ class Machine(RuleBasedStateMachine):
     def ask(self, entry: Entry, on_loop: bool = False) -> None:
         """result() and exception() say what the model says; a live token raises at once."""
         if not entry.ended:
-            expected: type[BaseException] = (
-                asyncio.InvalidStateError if on_loop else TimeoutError
-            )
+            expected: type[BaseException] = asyncio.InvalidStateError if on_loop else TimeoutError
             with pytest.raises(expected):
                 entry.token.result(timeout=0)
             with pytest.raises(expected):
@@ -420,7 +418,7 @@ class Machine(RuleBasedStateMachine):
                 await asyncio.sleep(0)
             return task
 
-        self.awaiters.append(Awaiter(self.drive(start()), entries, way == "await"))
+        self.awaiters.append(Awaiter(self.drive(start()), entries, way))
         self.turn()
 
     @precondition(lambda self: any(not a.due for a in self.awaiters))
@@ -463,7 +461,7 @@ class Machine(RuleBasedStateMachine):
         task = awaiter.task
         if awaiter.cancelled:
             assert task.cancelled()
-        elif awaiter.alone:
+        elif awaiter.way == "await":
             (entry,) = awaiter.entries
             if entry.state == TokenState.CANCELLED:
                 assert task.cancelled()
@@ -475,6 +473,8 @@ class Machine(RuleBasedStateMachine):
             for entry, outcome in zip(awaiter.entries, task.result(), strict=True):
                 if entry.state == TokenState.COMPLETED:
                     assert outcome is entry.held.outcome
+                elif entry.state == TokenState.CANCELLED and awaiter.way == "asyncio.gather":
+                    assert type(outcome) is asyncio.CancelledError  # with a message of its own
                 else:
                     self.check_error(entry, outcome, True)
 
@@ -661,7 +661,7 @@ def test_the_coordinator_does_what_the_model_does(logged: list[logging.LogRecord
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Machine,
         settings=settings(
-            max_examples=60,
+            max_examples=30,
             stateful_step_count=40,
             deadline=None,
             suppress_health_check=list(HealthCheck),

@@ -259,9 +259,7 @@ def test_one_that_exits_ends_the_loop_and_the_others_are_called_when_it_runs_aga
         loop.close()
 
 
-def test_one_that_exits_loses_no_other_token(
-    coordinator: Coordinator, gate: Gate
-) -> None:
+def test_one_that_exits_loses_no_other_token(coordinator: Coordinator, gate: Gate) -> None:
     calls: list[int] = []
 
     def exit_now(_: Any) -> None:

@@ -28,9 +28,7 @@ BY_NAME = [
 
 
 @pytest.mark.parametrize("cancel", BY_NAME)
-async def test_cancelled_with_a_message(
-    pending: NewPending, cancel: Callable[[Any], bool]
-) -> None:
+async def test_cancelled_with_a_message(pending: NewPending, cancel: Callable[[Any], bool]) -> None:
     one = pending()
     assert cancel(one.future) is True
     assert one.future.cancelled()
@@ -75,11 +73,14 @@ async def test_cancelling_what_has_ended_changes_nothing(pending: NewPending, ho
     assert one.future.cancel("second") is False
     assert one.future.cancelled() is (how == "cancel")
     outcome = await asyncio.gather(one.future, return_exceptions=True)
-    assert repr(outcome) == {
-        "finish": "[1]",
-        "fail": "[LookupError('gone')]",
-        "cancel": "[CancelledError('first')]",
-    }[how]
+    assert (
+        repr(outcome)
+        == {
+            "finish": "[1]",
+            "fail": "[LookupError('gone')]",
+            "cancel": "[CancelledError('first')]",
+        }[how]
+    )
 
 
 async def test_awaiting_a_cancelled_one_twice_raises_twice(pending: NewPending) -> None:
@@ -450,6 +451,24 @@ def test_many_tokens_cancelled_while_workers_take_them(coordinator: Coordinator)
     assert totals.cancelled == sum(won) == 3000 - completed
     assert totals.completed == completed
     assert len(set(ran)) == len(ran) == completed + totals.abandoned_total
+
+
+async def test_cancelling_a_gather_starts_nothing_more(
+    coordinator: Coordinator, gate: Gate
+) -> None:
+    # It cancels its children in order: the place of the first must not go to one it cancels next.
+    tokens = [coordinator.submit(gate) for _ in range(300)]
+    gathered = asyncio.gather(*tokens)
+    gate.wait_entered(4)
+    gathered.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gathered
+    assert all(token.cancelled() for token in tokens)
+    assert coordinator.stats().lanes["thread"].workers <= 8
+    assert gate.calls == 4
+    gate.open()
+    await coordinator.aclose()
+    assert gate.calls == 4
 
 
 # -- kill ------------------------------------------------------------------------------------------

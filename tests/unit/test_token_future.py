@@ -291,9 +291,7 @@ async def test_ten_thousand_through_one_gather(coordinator: Coordinator) -> None
     assert await asyncio.gather(*tokens) == list(range(10_000))
 
 
-async def test_an_await_that_was_dropped_does_no_harm(
-    coordinator: Coordinator, gate: Gate
-) -> None:
+async def test_an_await_that_was_dropped_does_no_harm(coordinator: Coordinator, gate: Gate) -> None:
     token = coordinator.submit(gate, 3)
     step = token.__await__()
     assert next(step) is token

@@ -121,9 +121,7 @@ def test_a_token_of_a_loop_that_is_gone_is_not_taken_for_one_of_its_successor(
     assert [token.result(20) for token in tokens] == ["value"] * 4
 
 
-def test_a_loop_closed_with_tokens_in_flight(
-    coordinator: Coordinator, gate: Gate
-) -> None:
+def test_a_loop_closed_with_tokens_in_flight(coordinator: Coordinator, gate: Gate) -> None:
     tokens: list[Token[Any]] = []
     calls: list[Any] = []
 

@@ -68,9 +68,7 @@ def test_a_timeout_longer_than_the_system_can_wait(coordinator: Coordinator) -> 
         assert coordinator.submit(int, "3").exception(1e300) is None
 
 
-def test_a_cancelled_token_raises_what_threads_expect(
-    coordinator: Coordinator, gate: Gate
-) -> None:
+def test_a_cancelled_token_raises_what_threads_expect(coordinator: Coordinator, gate: Gate) -> None:
     token = coordinator.submit(gate)
     gate.wait_entered()
     caught: list[BaseException] = []

@@ -159,6 +159,8 @@ cdef extern from "tg_pool.h" nogil:
                            tg_summons *out)
     tg_token *tg_pool_skip(tg_pool *p, tg_worker *w, tg_op *op, int64_t charge, int64_t now, tg_summons *out)
     tg_summons tg_pool_abandon(tg_pool *p, int64_t now)
+    void tg_pool_abandon_quietly(tg_pool *p)
+    tg_summons tg_pool_nudge(tg_pool *p, int64_t now)
     void tg_pool_unabandon(tg_pool *p)
     void tg_pool_refuse(tg_pool *p)
     void tg_pool_close(tg_pool *p)

@@ -6,6 +6,7 @@ cdef enum:
     MAX_OPERATIONS = 1000  # beyond it, names share one queue and one set of figures, called "other"
 
 OTHER = "other"
+_no_context = contextvars.Context()
 _renew_lock = threading.Lock()  # one thread of a forked child renews a core, the others wait
 
 if hasattr(os, "register_at_fork"):
@@ -38,6 +39,7 @@ cdef class Core:
     cdef dict operations     # name -> Operation
     cdef list watches        # (Operation or None, callable): who waits for tokens to end; under the critical section
     cdef bint refusing
+    cdef int64_t nudging     # when a loop was asked to call _nudge at its next turn; 0: none is
     cdef bint immortal       # the default coordinator
     cdef object __weakref__
 
@@ -184,6 +186,25 @@ cdef class Core:
             tg_unpark(&summons.wake.parker)
         elif summons.start:
             self._start_worker()
+
+    cdef void replace_later(self) except *:
+        """A run was abandoned: another worker may take its place. On a loop's thread not before the loop's next turn: who
+        cancels a thousand tokens in a row would otherwise start, one after the other, what is about to be cancelled."""
+        cdef int64_t now
+        loop = _running_loop()
+        if loop is None:
+            self.carry_out(tg_pool_abandon(self.pool, tg_now()))
+            return
+        tg_pool_abandon_quietly(self.pool)
+        now = tg_now()
+        if now - self.nudging > STALE_NS:  # also where a loop that was asked has been closed since
+            self.nudging = now
+            loop.call_soon(self._nudge, context=_no_context)
+
+    def _nudge(self):
+        self.nudging = 0
+        if self.generation == tg_generation():
+            self.carry_out(tg_pool_nudge(self.pool, tg_now()))
 
     def _start_worker(self):
         """Starts one worker's thread, or reports through `_start_failed` that it could not."""

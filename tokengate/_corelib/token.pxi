@@ -227,7 +227,7 @@ cdef class TokenBase:
         if was == TG_EXECUTING:
             tg_op_abandoned_add(self.t.op, 1)
             tg_count(&self.t.op.abandoned_total)
-            self.core.carry_out(tg_pool_abandon(self.core.pool, now))
+            self.core.replace_later()
         else:
             self.drop_call()
             if was == TG_ADMITTED:

@@ -534,6 +534,23 @@ static inline tg_summons tg_pool_abandon(tg_pool *p, int64_t now)
     return s;
 }
 
+/* The same, but whoever replaces it is chosen later, by tg_pool_nudge or by whatever else happens in the pool. */
+static inline void tg_pool_abandon_quietly(tg_pool *p)
+{
+    tg_mutex_lock(&p->lock);
+    p->abandoned++;
+    tg_mutex_unlock(&p->lock);
+}
+
+static inline tg_summons tg_pool_nudge(tg_pool *p, int64_t now)
+{
+    tg_mutex_lock(&p->lock);
+    tg_pool_refill(p, now);
+    tg_summons s = tg_pool_choose(p);
+    tg_mutex_unlock(&p->lock);
+    return s;
+}
+
 /* An abandoned run returned on a worker that is still busy with another token. */
 static inline void tg_pool_unabandon(tg_pool *p)
 {

@@ -54,7 +54,7 @@ class ThreadLane:
         try:
             thread.start()
         except BaseException as error:
-            # An interrupt may come at any point in start(): whether there is a thread, only the claim tells.
+            # An interrupt may come anywhere in start(): only the claim tells if there is a thread.
             if not worker.claim():
                 return True, error
             with self._lock:

@@ -1,8 +1,7 @@
-"""A thousand cycles of what the argument names must leave no thread, no descriptor and no memory."""
+"""A thousand cycles of what the argument names leave no thread, no descriptor and no memory."""
 
 import asyncio
 import gc
-import os
 import sys
 import threading
 from collections.abc import Callable
@@ -61,7 +60,7 @@ def run_on_uvloop() -> None:
 
 def descriptors() -> int:
     folder = Path("/proc/self/fd")
-    return len(os.listdir(folder)) if folder.exists() else process.num_fds()
+    return len(list(folder.iterdir())) if folder.exists() else process.num_fds()
 
 
 def repeat(cycle: Callable[[], None], count: int) -> "tuple[int, int, int]":

@@ -1,4 +1,4 @@
-"""A plain thread outlives the main one and goes on calling: its tokens run, or say what happened."""
+"""A plain thread outlives the main one and goes on calling: its tokens run, or say why not."""
 
 import threading
 

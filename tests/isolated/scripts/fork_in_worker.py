@@ -1,4 +1,4 @@
-"""A guarded function forks; its child reads its own token as KILLED, calls, and may end either way."""
+"""A guarded function forks; its child reads its own token as KILLED, and may call others."""
 
 import faulthandler
 import os

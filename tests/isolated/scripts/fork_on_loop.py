@@ -1,4 +1,4 @@
-"""Forks in a coroutine, with tokens awaited; the child computes without a loop, then on one of its own."""
+"""Forks in a coroutine that awaits tokens; the child calls without a loop, then on its own."""
 
 import asyncio
 import faulthandler
@@ -29,7 +29,7 @@ async def several() -> "list[int]":
 
 async def main() -> None:
     token = held()
-    awaiting = asyncio.ensure_future(asyncio.wait([token]))
+    awaiting = asyncio.ensure_future(asyncio.shield(token))
     await asyncio.to_thread(started.wait, 20)
     child = os.fork()
     if child == 0:

@@ -1,4 +1,4 @@
-"""Ctrl-C while the main thread blocks, in the way the argument names, on functions that never return.
+"""Ctrl-C while the main thread blocks, as the argument names, on functions that never return.
 
 The workers interrupt it themselves, once the main thread sleeps.
 """

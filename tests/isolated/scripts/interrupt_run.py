@@ -1,4 +1,4 @@
-"""Ctrl-C while asyncio.run awaits tokens: the run ends with KeyboardInterrupt, the tokens are cancelled.
+"""Ctrl-C while asyncio.run awaits tokens: it ends with KeyboardInterrupt, they are cancelled.
 
 Argument "uvloop": on uvloop.
 """

@@ -1,4 +1,4 @@
-"""A signal handler raises at many moments of calling guarded functions; every later call still runs."""
+"""A signal handler raises at many moments of a call; every later call still runs."""
 
 import signal
 

@@ -1,4 +1,4 @@
-"""Signals arrive all the time, and are handled, while tokens run and the main thread blocks on them."""
+"""Signals keep arriving, and are handled, while tokens run and the main thread blocks on them."""
 
 import asyncio
 import signal

@@ -4,15 +4,13 @@ Arguments: "legacy" (shares the GIL) or "isolated" (its own, where the system ha
 the main interpreter imports it "before" or "after". Prints what each import came to.
 """
 
+import importlib
 import sys
 from typing import Any
 
-try:
-    import _interpreters as low_level
-except ImportError:  # before 3.13
-    import _xxsubinterpreters as low_level
-
-interpreters: Any = low_level
+interpreters: Any = importlib.import_module(
+    "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters"
+)
 
 IMPORT = """
 try:

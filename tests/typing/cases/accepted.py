@@ -1,6 +1,7 @@
 """What users may write, and the types they get. Read by type checkers, never run."""
 
 import asyncio
+import inspect
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, assert_type
@@ -102,6 +103,8 @@ def calls() -> None:
     assert_type(guarded_lambda(1), Token[int])
     assert_type(bare.__wrapped__(1), str)
     assert_type(bare.operation, str)
+    assert_type(bare.__name__, str)
+    assert_type(bare.__signature__, inspect.Signature)
 
 
 def methods(service: Service, special: Special) -> None:
