@@ -68,13 +68,15 @@ class Coordinator(_core.Core):
         maximum, limit = _worker_counts(thread_workers)
         if pin not in ("auto", "core", "none"):
             raise ValueError(f"pin={pin!r}: expected 'auto', 'core' or 'none'")
-        self.stop_timeout: float = _seconds("stop_timeout", stop_timeout)
+        seconds = _seconds("stop_timeout", stop_timeout)
         if not isinstance(name, str) or not name:
             raise ValueError(f"name={name!r}: expected a non-empty string")
         if pin == "core":
             topology.core_for_worker(0)  # what is wrong with TOKENGATE_CPUS is said here and now
         if pin == "core" and sys.platform != "linux":
             raise LaneUnavailable(f"pin='core': threads cannot be pinned on {sys.platform}")
+        # nothing is changed before all of it has been found good
+        self.stop_timeout: float = seconds
         self.name = name
         self._lane = ThreadLane(name, pin == "core", _stop_all)
         return maximum, limit
@@ -292,13 +294,14 @@ class Coordinator(_core.Core):
             figures["wait"] = Durations(**figures["wait"])
             figures["run"] = Durations(**figures["run"])
             operations[name] = OperationStats(**figures)
-        workers, idle, maximum, limit, queued, admitted, wakes, cpu = self._look()
-        lane = LaneStats(workers, workers - idle, maximum, limit, queued + admitted, cpu, wakes)
         lags = [LoopLag(*link.lag_view()) for link in _core.links()]
         totals = {
             each.name: sum(getattr(figures, each.name) for figures in operations.values())
             for each in fields(Totals)
         }
+        workers, idle, maximum, limit, _, _, wakes, cpu = self._look()
+        depth = totals["waiting"] + totals["admitted"]
+        lane = LaneStats(workers, workers - idle, maximum, limit, depth, cpu, wakes)
         return Stats(
             operations=operations,
             lanes={"thread": lane},

@@ -213,9 +213,10 @@ class AsCompleted(Generic[R_co]):
     """What `as_completed` returns: one consumer, once."""
 
     def __init__(self, tokens: list[Token[R_co]]) -> None:
-        self._tokens = tokens
+        self._tokens = list(dict.fromkeys(tokens))  # each is yielded once, however often named
         self._inbox: _Inbox | None = None
         self._ready: deque[Token[R_co]] = deque()
+        self._turn: asyncio.Lock | None = None
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -223,17 +224,21 @@ class AsCompleted(Generic[R_co]):
     def __aiter__(self) -> Self:
         _core.require_loop("as_completed()")
         self._inbox = self._inbox or _Inbox(self._tokens, True)
+        if self._turn is None:
+            self._turn = asyncio.Lock()  # tasks that share one take turns
         return self
 
     async def __anext__(self) -> Token[R_co]:
         assert self._inbox is not None
-        while not self._ready:
-            self._ready.extend(self._inbox.take())
-            if not self._ready:
-                if not self._inbox.pending:
-                    raise StopAsyncIteration
-                await self._inbox.wait(1)
-        return self._ready.popleft()
+        assert self._turn is not None
+        async with self._turn:
+            while not self._ready:
+                self._ready.extend(self._inbox.take())
+                if not self._ready:
+                    if not self._inbox.pending:
+                        raise StopAsyncIteration
+                    await self._inbox.wait(1)
+            return self._ready.popleft()
 
     def __iter__(self) -> Iterator[Token[R_co]]:
         _off_loop("iterating with `for`", "use `async for`")

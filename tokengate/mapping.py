@@ -104,10 +104,10 @@ class MapCall(Generic[ItemT_co]):
                     collector.store(results, self._return_exceptions)
                 if source.exhausted and not collector.held:
                     break
-                if source.exhausted or collector.pending >= source.window:
-                    await source.wait(1)  # not for more: a failure is acted on when it happens
-                else:
+                if source.has_more():
                     await asyncio.sleep(0)  # between two slices of submitting
+                else:
+                    await source.wait(1)  # not for more: a failure is acted on when it happens
         except LEAVE_AT_ONCE:
             source.abandon()
             raise
@@ -258,6 +258,10 @@ class _Source:
                     self._coming = None
             self._submit(iter((item,)), 1, SLICE_NS)
 
+    def has_more(self) -> bool:
+        """True if a synchronous iterable may have items for which the window has room."""
+        return self._sync is not None and not self.exhausted and self.collector.held < self.window
+
     async def wait(self, want: int) -> None:
         """Until `want` ended tokens are ready, none is pending, or the next item has come."""
         await wait_on_loop(self.collector, want, self._coming)
@@ -403,7 +407,10 @@ class _LoopStream(_Stream):
                     return self._hand_out(token)
                 if self._finished():
                     break
-                await self._source.wait(1)
+                if self._source.has_more():
+                    await asyncio.sleep(0)  # between two slices of submitting
+                else:
+                    await self._source.wait(1)
         except LEAVE_AT_ONCE:
             self.abandon()
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Any
 
 __all__ = ["Durations", "LaneStats", "LoopLag", "OperationStats", "Stats", "Totals"]
@@ -108,5 +109,15 @@ class Stats:
     totals: Totals
 
     def as_dict(self) -> dict[str, Any]:
-        """The same as plain dictionaries, lists and numbers, ready for `json.dumps`."""
-        return asdict(self)
+        """The same as plain dictionaries, lists and numbers, ready for `json.dumps`.
+
+        The last bucket of a histogram has no bound: None, for JSON knows no infinity.
+        """
+        plain = asdict(self)
+        for operation in plain["operations"].values():
+            for durations in (operation["wait"], operation["run"]):
+                durations["buckets"] = [
+                    (None if bound == inf else bound, count)
+                    for bound, count in durations["buckets"]
+                ]
+        return plain

@@ -43,20 +43,20 @@ def test_many_threads_submit(books: Books, crowd: Crowd) -> None:
     ids: list[int] = []
 
     def submit(number: int) -> None:
-        tokens = [books.call(BODIES[i % len(BODIES)]) for i in range(number, number + 2_000)]
+        tokens = [books.call(BODIES[i % len(BODIES)]) for i in range(number, number + 8_000)]
         for token in tokens:
             token.exception()
         ids.extend(token.id for token in tokens)
 
     crowd(6, submit)
-    assert sorted(ids) == list(range(1, 12_001))
+    assert sorted(ids) == list(range(1, 48_001))
     states = books.check()
-    assert states == {"COMPLETED": 7_200, "FAILED": 4_800}
+    assert states == {"COMPLETED": 28_800, "FAILED": 19_200}
 
 
 def test_loops_in_several_threads(books: Books, crowd: Crowd, loop_factory: LoopFactory) -> None:
     async def main(number: int) -> None:
-        for _ in range(4):
+        for _ in range(12):
             tokens = [books.call(BODIES[i % len(BODIES)]) for i in range(250)]
             if number % 2:
                 ended = await asyncio.gather(*tokens, return_exceptions=True)
@@ -72,7 +72,7 @@ def test_loops_in_several_threads(books: Books, crowd: Crowd, loop_factory: Loop
             runner.run(asyncio.wait_for(main(number), 60))
 
     crowd(4, run)
-    assert books.check().total() == 4 * 1_050
+    assert books.check().total() == 4 * 3_050
 
 
 def test_a_snapshot_is_consistent_at_any_moment(new_books: NewBooks, crowd: Crowd) -> None:
@@ -80,7 +80,7 @@ def test_a_snapshot_is_consistent_at_any_moment(new_books: NewBooks, crowd: Crow
 
     def look() -> None:
         last = books.coordinator.stats().totals
-        for _ in range(300):
+        for _ in range(1_000):
             stats = books.coordinator.stats()
             now = stats.totals
             for name in ("submitted", "completed", "failed", "cancelled", "abandoned_total"):
@@ -96,7 +96,7 @@ def test_a_snapshot_is_consistent_at_any_moment(new_books: NewBooks, crowd: Crow
     def submit(seed: int) -> None:
         dice = random.Random(seed)
         tokens: list[Token[object]] = []
-        for _ in range(1_500):
+        for _ in range(6_000):
             tokens.append(books.call(dice.choice(BODIES)))
             if dice.random() < 0.3:
                 dice.choice(tokens).cancel()

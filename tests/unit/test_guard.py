@@ -120,7 +120,7 @@ def test_it_looks_like_what_it_guards() -> None:
 
 
 def test_it_counts_as_a_coroutine_function_and_the_function_does_not() -> None:
-    guarded = task_token_guard(plain)
+    guarded: Any = task_token_guard(plain)
     assert inspect.iscoroutinefunction(guarded)
     assert inspect.iscoroutinefunction(guarded.__call__)
     assert not inspect.iscoroutinefunction(plain)
@@ -197,6 +197,9 @@ async def test_calling_it_runs_nothing_on_the_callers_thread(
 async def a_coroutine_function() -> None: ...
 
 
+async def a_class_coroutine_method(cls: type) -> None: ...
+
+
 async def an_async_generator() -> AsyncIterator[int]:
     yield 1
 
@@ -231,7 +234,7 @@ ASYNCHRONOUS: list[tuple[str, Any]] = [
     ("bound coroutine method", AsyncMethods().method),
     ("unbound coroutine method", AsyncMethods.method),
     ("static coroutine method", staticmethod(a_coroutine_function)),
-    ("class coroutine method", classmethod(a_coroutine_function)),
+    ("class coroutine method", classmethod(a_class_coroutine_method)),
     ("object with async __call__", AsyncCall()),
     ("object with async generator __call__", AsyncGeneratorCall()),
     ("object with generator __call__", GeneratorCall()),
@@ -251,7 +254,7 @@ def test_what_runs_nothing_when_called_is_refused_at_decoration(fn: Any, bare: b
 
 
 def test_the_refusal_names_the_function_and_the_way_out() -> None:
-    with pytest.raises(TypeError, match="a_coroutine_function is an `async def` function.*await"):
+    with pytest.raises(TypeError, match=r"a_coroutine_function is an `async def` function.*await"):
         task_token_guard(a_coroutine_function)
 
 
@@ -276,7 +279,7 @@ def test_a_class_is_refused() -> None:
 
 @pytest.mark.parametrize("weight", ["huge", "", "LIGHT", None, 1, ["heavy"], {"heavy": 1}])
 def test_an_unknown_weight_is_refused_and_told(weight: Any) -> None:
-    with pytest.raises(ValueError, match="light.*medium.*heavy") as caught:
+    with pytest.raises(ValueError, match=r"light.*medium.*heavy") as caught:
         task_token_guard(tags={"weight": weight})
     assert repr(weight) in str(caught.value)
 

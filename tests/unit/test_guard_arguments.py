@@ -21,11 +21,11 @@ class Untouchable:
     def _touched(self, *args: Any) -> NoReturn:
         raise AssertionError(f"touched: {args}")
 
-    __eq__ = __ne__ = __lt__ = _touched  # type: ignore[assignment]
-    __hash__ = __len__ = __iter__ = __contains__ = __getitem__ = _touched  # type: ignore[assignment]
-    __bool__ = __str__ = __repr__ = __format__ = __call__ = _touched  # type: ignore[assignment]
-    __copy__ = __deepcopy__ = __reduce__ = __reduce_ex__ = _touched  # type: ignore[assignment]
-    __enter__ = __await__ = __aiter__ = __next__ = __index__ = _touched  # type: ignore[assignment]
+    __eq__ = __ne__ = __lt__ = _touched
+    __hash__ = __len__ = __iter__ = __contains__ = __getitem__ = _touched
+    __bool__ = __str__ = __repr__ = __format__ = __call__ = _touched
+    __copy__ = __deepcopy__ = __reduce__ = __reduce_ex__ = _touched
+    __enter__ = __await__ = __aiter__ = __next__ = __index__ = _touched
 
     def __getattr__(self, name: str) -> NoReturn:
         raise AssertionError(f"asked for {name}")
@@ -70,6 +70,7 @@ async def test_mapped(coordinator: Coordinator, value: Untouchable) -> None:
         check(got, value)
     async for token in same.map([value] * 3, tokens=True):
         check(token.result(), value)
+        assert token.args is not None
         check(token.args[0], value)
     for token in await same.map([value] * 3, tokens=True):
         check(token.result(), value)
@@ -100,7 +101,7 @@ async def test_in_a_failure(coordinator: Coordinator, value: Untouchable) -> Non
     with pytest.raises(LookupError):
         await coordinator.submit(fail, value)
     with pytest.raises(TypeError):
-        await coordinator.submit(fail, value, named=value)
+        await coordinator.submit(fail, value, named=value)  # type: ignore[call-arg]
 
 
 async def test_as_an_exception_message(coordinator: Coordinator, value: Untouchable) -> None:

@@ -228,7 +228,7 @@ async def test_a_falsy_instance(coordinator: Coordinator) -> None:
 
 
 async def test_of_none_as_instance(coordinator: Coordinator) -> None:
-    guarded = task_token_guard("described")(lambda self: self)
+    guarded: Any = task_token_guard("described")(lambda self: self)
     bound = guarded.__get__(None, type(None))
     assert bound is guarded  # as a function's __get__ would fail, ours gives the unbound one
 

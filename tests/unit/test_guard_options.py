@@ -1,10 +1,9 @@
-"""`.options` and operations: views for some calls, names that are shared, redefined, contradicted."""
+"""`.options` and operations: views for some calls; names shared, redefined, contradicted."""
 
 from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -41,8 +40,9 @@ async def test_a_view_is_the_same_function_and_operation(
     coordinator: Coordinator, name: str
 ) -> None:
     guarded = task_token_guard(name)(add)
-    view = guarded.options()
+    view: Any = guarded.options()
     assert isinstance(view, GuardedFunction)
+    view = guarded.options()
     assert view is not guarded
     assert view.operation == name
     assert view.__wrapped__ is add
@@ -136,7 +136,7 @@ def test_unknown_options_and_positional_ones_are_refused(name: str) -> None:
     with pytest.raises(TypeError):
         guarded.options(limit=5)  # type: ignore[call-arg]
     with pytest.raises(TypeError):
-        guarded.options({"weight": "heavy"})  # type: ignore[misc]
+        guarded.options({"weight": "heavy"})  # type: ignore[call-arg]
 
 
 async def test_a_view_of_a_method_binds_no_further_but_one_of_the_function_does(
@@ -211,19 +211,19 @@ def test_one_that_says_nothing_about_weight_contradicts_nobody(name: str) -> Non
     assert first.operation == second.operation
 
 
-def redefine(weight: str | None, result: int) -> Callable[[], int]:
+def redefine(weight: str, result: int) -> GuardedFunction[[], int]:
     def again() -> int:
         return result
 
-    return task_token_guard(None, {} if weight is None else {"weight": weight})(again)
+    return task_token_guard(None, {"weight": weight})(again)
 
 
 async def test_redefined_the_last_wins(coordinator: Coordinator) -> None:
     # As in a notebook, where a cell is run again.
-    first: Any = redefine("light", 1)
+    first = redefine("light", 1)
     before = first()
-    second: Any = redefine("heavy", 2)
-    third: Any = redefine("medium", 3)
+    second = redefine("heavy", 2)
+    third = redefine("medium", 3)
     assert first.operation == second.operation == third.operation
     after = third()
     assert [await before, await second(), await after] == [1, 2, 3]

@@ -22,7 +22,7 @@ def double(x: int) -> int:
 
 @task_token_guard
 def power(base: int, exponent: int = 2, *, plus: int = 0) -> int:
-    return base**exponent + plus
+    return int(base**exponent + plus)
 
 
 def counting(count: int) -> Iterator[int]:
@@ -189,7 +189,7 @@ async def test_tokens_of_failures_are_for_the_user_to_ask(coordinator: Coordinat
 
 async def test_awaited_under_wait_for_and_gather_and_as_a_task(coordinator: Coordinator) -> None:
     assert await asyncio.wait_for(double.map([1, 2]), 20) == [2, 4]
-    assert await asyncio.gather(double.map([1]), double.map([2])) == [[2], [4]]
+    assert await asyncio.gather(*[double.map([1]), double.map([2])]) == [[2], [4]]
 
     async def both() -> list[list[int]]:
         async with asyncio.TaskGroup() as group:
@@ -434,9 +434,7 @@ async def test_of_a_stopped_coordinator(coordinator: Coordinator) -> None:
     assert [type(error) for error in refused] == [CoordinatorStopped] * 100
 
 
-async def test_stopped_in_the_middle(
-    coordinator: Coordinator, gate: Gate, until: Until
-) -> None:
+async def test_stopped_in_the_middle(coordinator: Coordinator, gate: Gate, until: Until) -> None:
     held = task_token_guard("held")(gate)
     mapped = asyncio.ensure_future(held.map(range(100), return_exceptions=True))
     await gate.entered(4)

@@ -79,7 +79,8 @@ async def test_it_streams(coordinator: Coordinator) -> None:
 
     def items() -> Iterator[int]:
         nonlocal asked
-        for asked in itertools.count(1):  # noqa: B020
+        while True:
+            asked += 1
             yield asked
 
     async with add_one.map(double.map(items(), in_flight=10), in_flight=10) as values:
@@ -109,10 +110,14 @@ async def test_an_error_in_the_outer_closes_the_inner(coordinator: Coordinator) 
 async def test_an_error_in_the_inner_comes_out_of_the_outer(coordinator: Coordinator) -> None:
     with pytest.raises(LookupError, match="5"):
         await add_one.map(fail_at_five.map(range(100)))
-    got = []
-    with pytest.raises(LookupError, match="5"):
+    got: list[int] = []
+
+    async def consume() -> None:
         async for value in add_one.map(fail_at_five.map(range(100))):
             got.append(value)
+
+    with pytest.raises(LookupError, match="5"):
+        await consume()
     assert got == list(range(1, len(got) + 1))
     totals = coordinator.stats().totals
     assert totals.submitted == totals.completed + totals.cancelled + totals.failed

@@ -32,14 +32,14 @@ async def test_leaving_the_block_waits_for_what_runs(
     coordinator: Coordinator, gate: Gate, until: Until
 ) -> None:
     @task_token_guard
-    def all_but_the_first(i: int) -> int:
-        return i if i == 0 else gate(i)  # type: ignore[no-any-return]
+    def all_but_the_first(i: int) -> Any:
+        return i if i == 0 else gate(i)
 
-    async def leave() -> int:
+    async def leave() -> Any:
         async with all_but_the_first.map(range(100)) as values:
             async for value in values:
                 await gate.entered(3)
-                return value  # type: ignore[no-any-return]
+                return value
         raise AssertionError
 
     leaving = asyncio.create_task(leave())

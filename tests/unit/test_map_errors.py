@@ -35,6 +35,16 @@ def always_fails(i: int) -> int:
     raise LookupError(i)
 
 
+async def collect(mapped: Any, into: list[Any]) -> None:
+    async for value in mapped:
+        into.append(value)
+
+
+def collect_here(mapped: Any, into: list[Any]) -> None:
+    for value in mapped:
+        into.append(value)
+
+
 def check_books(coordinator: Coordinator) -> None:
     totals = coordinator.stats().totals
     assert totals.waiting == totals.admitted == totals.executing == totals.abandoned_now == 0
@@ -102,8 +112,7 @@ async def test_the_first_error_waits_for_what_runs(coordinator: Coordinator, gat
 async def test_iterated_in_order_what_came_before_is_handed_out(coordinator: Coordinator) -> None:
     got: list[int] = []
     with pytest.raises(LookupError, match="10"):
-        async for value in fails_from_ten.map(range(100)):
-            got.append(value)
+        await collect(fails_from_ten.map(range(100)), got)
     assert got == list(range(10))
     check_books(coordinator)
 
@@ -111,8 +120,7 @@ async def test_iterated_in_order_what_came_before_is_handed_out(coordinator: Coo
 async def test_as_they_finish_the_first_error_ends_it(coordinator: Coordinator) -> None:
     got: list[int] = []
     with pytest.raises(LookupError):
-        async for value in fails_from_ten.map(range(2000), ordered=False):
-            got.append(value)
+        await collect(fails_from_ten.map(range(2000), ordered=False), got)
     assert set(got) <= set(range(10))
     check_books(coordinator)
 
@@ -121,8 +129,7 @@ def test_off_the_loop_too(coordinator: Coordinator) -> None:
     for ordered in (True, False):
         got: list[int] = []
         with pytest.raises(LookupError):
-            for value in fails_from_ten.map(range(2000), ordered=ordered):
-                got.append(value)
+            collect_here(fails_from_ten.map(range(2000), ordered=ordered), got)
         assert set(got) <= set(range(10))
         if ordered:
             assert got == list(range(10))
@@ -224,11 +231,12 @@ async def test_a_token_that_somebody_ends(
             return gate(i)
         return i
 
-    for options in ({}, {"return_exceptions": True}):
-        mapped = asyncio.ensure_future(first_is_a_victim.map(range(3), **options))
+    for in_place in (False, True):
+        mapped: Any = first_is_a_victim.map(range(3), return_exceptions=in_place)
+        mapped = asyncio.ensure_future(mapped)
         await gate.entered()
         getattr(victims.pop(), act)("from outside")
-        if options:
+        if in_place:
             results = await mapped
             assert isinstance(results[0], error)
             assert results[1:] == [1, 2]
@@ -263,17 +271,17 @@ async def test_what_the_iterable_raises_comes_out(coordinator: Coordinator, make
     def same(i: int) -> int:
         return i
 
+    ways: list[dict[str, Any]] = [{}, {"in_flight": 3}, {"return_exceptions": True}]
     for count in BREAKS:
-        for options in ({}, {"in_flight": 3}, {"return_exceptions": True}):
+        for options in ways:
             error = ZeroDivisionError(count)
             with pytest.raises(ZeroDivisionError) as caught:
                 await same.map(make(count, error), **options)
             assert caught.value is error
         for ordered in (True, False):
-            got = []
+            got: list[int] = []
             with pytest.raises(ZeroDivisionError):
-                async for value in same.map(make(count, error), ordered=ordered, in_flight=3):
-                    got.append(value)
+                await collect(same.map(make(count, error), ordered=ordered, in_flight=3), got)
             assert set(got) <= set(range(count))
     check_books(coordinator)
 
@@ -334,20 +342,27 @@ async def test_an_error_while_the_user_handles_a_value(coordinator: Coordinator)
     def same(i: int) -> int:
         return i
 
-    with pytest.raises(ZeroDivisionError):
+    async def consume() -> None:
         async with same.map(range(1000)) as values:
             async for value in values:
                 if value == 5:
                     raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await consume()
     check_books(coordinator)
 
 
 async def test_an_ended_token_of_a_failed_map_tells_the_truth(coordinator: Coordinator) -> None:
     seen: list[Any] = []
-    with pytest.raises(LookupError):
+
+    async def consume() -> None:
         async for token in fails_from_ten.map(range(20), tokens=True):
             seen.append(token)
             token.result()
+
+    with pytest.raises(LookupError):
+        await consume()
     assert [token.state for token in seen[:10]] == [TokenState.COMPLETED] * 10
     assert seen[-1].state is TokenState.FAILED
     await coordinator.drain()

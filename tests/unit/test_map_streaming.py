@@ -216,7 +216,7 @@ async def test_on_the_loop_the_function_may_feed_the_iterable(coordinator: Coord
 async def test_the_loop_turns_while_a_slow_iterable_is_read(coordinator: Coordinator) -> None:
     # Each item takes 2 ms of the loop's thread; other callbacks have their turn every few of them.
     turns_at: list[int] = []
-    reading = True
+    reading, turns = True, 0
 
     def slow() -> Iterator[int]:
         for i in range(100):
@@ -230,7 +230,6 @@ async def test_the_loop_turns_while_a_slow_iterable_is_read(coordinator: Coordin
             turns += 1
             await asyncio.sleep(0)
 
-    turns = 0
     counting = asyncio.create_task(count_turns())
     assert await same.map(slow()) == list(range(100))
     reading = False
@@ -305,7 +304,7 @@ def test_out_of_an_infinite_iterable_off_the_loop(coordinator: Coordinator) -> N
             break
     assert got == list(range(100))
     assert list(itertools.islice(same.map(itertools.count()), 5)) == [0, 1, 2, 3, 4]
-    first: tuple[Any, ...] = next(zip(same.map(itertools.count()), "a"))
+    first: tuple[Any, ...] = next(zip(same.map(itertools.count()), "a", strict=False))
     assert first == (0, "a")
     coordinator.stop()
     totals = coordinator.stats().totals

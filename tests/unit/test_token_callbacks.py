@@ -125,7 +125,12 @@ async def test_in_a_copy_of_the_context_they_were_added_in(pending: NewPending) 
     var.set("mine")
     one.future.add_done_callback(lambda _: seen.append(var.get()))
     var.set("changed")
-    one.future.add_done_callback(lambda _: (seen.append(var.get()), var.set("by a callback")))
+
+    def change(_: Any) -> None:
+        seen.append(var.get())
+        var.set("by a callback")
+
+    one.future.add_done_callback(change)
     one.finish(1)
     await settled(one.future)
     assert seen == ["mine", "changed"]

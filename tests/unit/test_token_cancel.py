@@ -224,7 +224,7 @@ async def test_cancelling_from_the_middle_of_the_queue_keeps_the_others_in_order
         token.cancel()
     gate.open()
     await held
-    await asyncio.wait(tokens)
+    await asyncio.wait([asyncio.ensure_future(token) for token in tokens])
     assert order == [i for i in range(1, 49) if not 10 <= i < 20]
 
 

@@ -1,4 +1,4 @@
-"""Context variables: copied at submit, on the caller's thread; the function runs inside the copy."""
+"""Context variables: copied at submit, on the caller's thread; functions run inside the copy."""
 
 from __future__ import annotations
 

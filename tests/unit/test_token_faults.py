@@ -1,4 +1,4 @@
-"""What a function may raise or return, and what must not come of it: a loop or a worker that dies."""
+"""What a function may raise or return, and that neither loop nor worker dies of it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 from tokengate import (
     Coordinator,
     FunctionExited,
+    Token,
     TokenGateError,
     TokenState,
     gather,
@@ -101,7 +102,7 @@ async def test_a_function_of_the_wrong_arguments(coordinator: Coordinator) -> No
 
     for args, kwargs in (((), {}), ((1, 2), {}), ((1,), {"x": 1}), ((1,), {"y": 1})):
         with pytest.raises(TypeError, match="takes_one"):
-            await coordinator.submit(takes_one, *args, **kwargs)  # type: ignore[arg-type]
+            await coordinator.submit(takes_one, *args, **kwargs)
 
 
 async def test_an_exception_group_passes(coordinator: Coordinator) -> None:
@@ -254,7 +255,7 @@ async def test_in_bulk_too(coordinator: Coordinator) -> None:
 
 async def test_a_stop_async_iteration_does_not_end_an_iteration(coordinator: Coordinator) -> None:
     @task_token_guard
-    def fail(_: int) -> NoReturn:
+    def fail(_: int) -> int:
         raise StopAsyncIteration
 
     got = []
@@ -484,13 +485,13 @@ async def test_a_callback_that_frees_the_last_reference_to_its_token(
     tokens = {i: coordinator.submit(abs, i) for i in range(200)}
     left = asyncio.Event()
 
-    def forget(number: int) -> None:
-        del tokens[number]
+    def forget(token: Token[int]) -> None:
+        del tokens[token.result()]
         if not tokens:
             left.set()
 
     for number in list(tokens):
-        tokens[number].add_done_callback(lambda _, number=number: forget(number))
+        tokens[number].add_done_callback(forget)
     await asyncio.wait_for(left.wait(), 20)
 
 

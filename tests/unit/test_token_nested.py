@@ -126,7 +126,7 @@ async def test_a_thread_may_block_on_a_token_of_a_loop(
     blocking = asyncio.create_task(asyncio.to_thread(token.result, 20))
     gate.wait_entered()
     gate.open()
-    assert await asyncio.gather(awaiting, blocking) == [1, 1]
+    assert await asyncio.gather(*[awaiting, blocking]) == [1, 1]
 
 
 def test_many_threads_submit_and_block(coordinator: Coordinator) -> None:
@@ -265,7 +265,7 @@ async def test_a_tree_of_tokens_on_one_worker(single: Coordinator) -> None:
 
 async def test_our_gather_on_the_only_worker(single: Coordinator) -> None:
     def outer() -> list[int]:
-        return gather(double(1), double(2), double(3)).result(20)
+        return gather(*map(double, [1, 2, 3])).result(20)
 
     assert await asyncio.wait_for(single.submit(outer), 20) == [2, 4, 6]
 
@@ -297,7 +297,7 @@ async def test_as_completed_on_the_only_worker(single: Coordinator) -> None:
 
 async def test_an_event_loop_of_its_own_on_the_only_worker(single: Coordinator) -> None:
     async def several() -> list[int]:
-        return await asyncio.gather(double(1), double(2))
+        return await asyncio.gather(*map(double, [1, 2]))
 
     def outer() -> list[int]:
         return asyncio.run(several())
@@ -321,7 +321,7 @@ async def test_the_place_that_was_given_up_is_taken_back(
 ) -> None:
     # After waiting workers have gone on, the coordinator of one runs one at a time, as before.
     def outer() -> list[int]:
-        return gather(double(1), double(2)).result(20)
+        return gather(*map(double, [1, 2])).result(20)
 
     for _ in range(5):
         await asyncio.wait_for(single.submit(outer), 20)

@@ -1,4 +1,4 @@
-"""A failure nobody asks for is reported - once, where a user sees it - and one that was asked for is not."""
+"""A failure nobody asks for is reported, once, where a user sees it; one asked for is not."""
 
 from __future__ import annotations
 
@@ -179,8 +179,8 @@ async def test_asked_for_is_not_reported(
 async def test_looking_at_its_state_is_not_asking(
     coordinator: Coordinator, reports: Reports
 ) -> None:
-    token = coordinator.submit(fail)
-    await asyncio.wait([token])
+    token: Token[Any] = coordinator.submit(fail)
+    await asyncio.wait([asyncio.ensure_future(token)])
     assert token.done()
     assert token.failed
     assert repr(token)

@@ -128,9 +128,13 @@ cdef class TokenBase:
         # It is about to end, and from here on it can be part of a cycle, if what it refers to may lead back to it.
         if not self.enclosed or PyObject_IS_GC(outcome) or self.kept is not None:
             with cython.critical_section(self):
-                if not PyObject_GC_IsTracked(self):
-                    self.disown_callbacks()  # what a tracked token refers to is tracked, or clearing it would crash
-                    PyObject_GC_Track(self)
+                self.track_now()
+
+    cdef void track_now(self):
+        """`track` for who is in the token's critical section: entered twice, it would let others in (up to 3.13)."""
+        if not PyObject_GC_IsTracked(self):
+            self.disown_callbacks()  # what a tracked token refers to is tracked, or clearing it would crash
+            PyObject_GC_Track(self)
 
     cdef void inherited(self):
         # In a forked child: no worker will ever come for it, and the parent's queues must not be touched.
@@ -217,7 +221,7 @@ cdef class TokenBase:
             if tg_ended(tg_word_load(&self.t.word)):
                 return False
             self.verdict = verdict
-            self.track(verdict)
+            self.track_now()
             self.t.ended = now
             step = (tg_word_end_unstarted if unstarted_only else tg_word_end)(&self.t.word, state)
             if not step.moved:
