@@ -63,6 +63,7 @@ class Gate:
 
     async def entered(self, count: int = 1) -> None:
         """The same, while the loop turns."""
+        await asyncio.sleep(0)  # to_thread alone need not give other tasks a turn (3.12 and later)
         await asyncio.to_thread(self.wait_entered, count)
 
     def let_pass(self, count: int = 1) -> None:

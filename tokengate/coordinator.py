@@ -78,7 +78,9 @@ class Coordinator(_core.Core):
         # nothing is changed before all of it has been found good
         self.stop_timeout: float = seconds
         self.name = name
-        self._lane = ThreadLane(name, pin == "core", _stop_all)
+        self._lane = ThreadLane(name, pin == "core")
+        lane = self._lane
+        self._attach_lane(lane.workers, lane.started, lane.exited, _stop_all)
         return maximum, limit
 
     def _configure(
@@ -102,9 +104,6 @@ class Coordinator(_core.Core):
         return f"<Coordinator {self.name!r}{' stopped' if self.stopped else ''}>"
 
     # -- the core's hooks ----------------------------------------------------------------------
-
-    def _start_worker(self) -> None:
-        self._lane.start_worker(self)
 
     def _forked(self) -> None:
         self._lane.forget()
@@ -157,8 +156,6 @@ class Coordinator(_core.Core):
         empty = _Signal()
         self._lane.on_empty(empty.set)
         ended = await empty.wait(max(0.0, deadline - monotonic()))
-        if ended:
-            self._lane.join(0.0)  # they have left their loops; the threads end in microseconds
         self._report(waiting, seconds, ended)
 
     def _begin_stop(self, cancel_waiting: bool) -> None:
@@ -180,7 +177,7 @@ class Coordinator(_core.Core):
             lines.append(f"{waiting} waiting tokens were killed")
         if not ended:
             stuck = self._lane.stuck()
-            for worker in self._lane.workers():
+            for worker in list(self._lane.workers):
                 token = worker.token
                 if token is not None:
                     token._kill_with(
@@ -196,7 +193,7 @@ class Coordinator(_core.Core):
 
     def _refuse_own_worker(self, what: str) -> None:
         worker = _core.current_worker()
-        if worker is not None and worker in self._lane.workers():
+        if worker is not None and worker in self._lane.workers:
             raise RuntimeError(
                 f"{what}() was called by a function this coordinator runs, and would wait for that "
                 "function to return"

@@ -15,8 +15,9 @@ from tokengate import task_token_guard as guard
 
 __all__ = ["TIMEOUT", "Books", "Call", "crowd", "wait_until"]
 
-TIMEOUT = 60.0  # seconds after which what should have happened counts as hung
+TIMEOUT = 6.0  # seconds after which what should have happened counts as hung
 
+ENDED = tuple(state.name for state in TokenState if state.ended)
 ABANDONED = (TokenState.CANCELLED, TokenState.EXPIRED, TokenState.KILLED)
 
 
@@ -57,8 +58,8 @@ class Books:
         )
         self._made: list[tuple[Token[object], Call]] = []
         self._mapped: list[Call] = []
-        # what check() has struck off, because the counters never forget
-        self._struck: Counter[str] = Counter()
+        # what was there before, because the counters never forget
+        self._struck = self._counted()
 
     def __len__(self) -> int:
         return len(self._made) + len(self._mapped)
@@ -100,28 +101,32 @@ class Books:
         self._compare_counters(states, abandoned, len(mapped), runs)
         return states
 
+    def _counted(self) -> Counter[str]:
+        figures = self.coordinator.stats().operations.get(self.guard.operation)
+        names = (*ENDED, "SUBMITTED", "ABANDONED_TOTAL")
+        return Counter({name: getattr(figures, name.lower(), 0) for name in names})
+
     def _compare_counters(
         self, states: Counter[str], abandoned: int, mapped: int, mapped_runs: int
     ) -> None:
-        totals = self.coordinator.stats().totals
-        counted = {state.name: getattr(totals, state.name.lower()) for state in TokenState if state.ended}
-        before, self._struck = self._struck, Counter(counted)
-        self._struck.update(submitted=totals.submitted, abandoned=totals.abandoned_total)
+        stats = self.coordinator.stats()
+        for figures in (stats.totals, *stats.operations.values()):
+            ended = sum(getattr(figures, name.lower()) for name in ENDED)
+            assert ended == figures.submitted, f"not each token has ended once: {figures}"
+            left = (figures.waiting, figures.admitted, figures.executing, figures.abandoned_now)
+            assert left == (0, 0, 0, 0), f"the gauges do not go back to nought: {figures}"
+        before, self._struck = self._struck, self._counted()
         news = self._struck - before
-        assert sum(counted.values()) == totals.submitted, f"not each token ended once: {totals}"
-        assert news["submitted"] == states.total() + mapped
-        for name in counted:
+        made = states.total()
+        assert news["SUBMITTED"] == made + mapped, f"{news['SUBMITTED']}, not {made} + {mapped}"
+        for name in ENDED:
             assert news[name] >= states[name], f"{name}: counted {news[name]}, seen {states[name]}"
         if not mapped:
-            assert news["abandoned"] == abandoned
+            assert news["ABANDONED_TOTAL"] == abandoned
         # A function has run for each token that has a result, and for each that was abandoned.
-        seen_runs = states["COMPLETED"] + states["FAILED"] + abandoned
-        counted_runs = news["COMPLETED"] + news["FAILED"] + news["abandoned"]
-        assert counted_runs == seen_runs + mapped_runs, (
-            f"{counted_runs} counted, {seen_runs} seen + {mapped_runs} of maps"
-        )
-        left = (totals.waiting, totals.admitted, totals.executing, totals.abandoned_now)
-        assert left == (0, 0, 0, 0), f"the gauges do not go back to nought: {totals}"
+        seen_runs = states["COMPLETED"] + states["FAILED"] + abandoned + mapped_runs
+        counted_runs = news["COMPLETED"] + news["FAILED"] + news["ABANDONED_TOTAL"]
+        assert counted_runs == seen_runs, f"{counted_runs} runs counted, {seen_runs} seen"
 
 
 def _compare(token: Token[object], call: Call) -> None:

@@ -29,34 +29,48 @@ def test_stopped_and_started_while_others_submit(
 ) -> None:
     """Each token runs or ends with CoordinatorStopped; nothing hangs and nothing is lost."""
     seeds = [dice.random() for _ in range(4)]
-    submitting = [True] * 3
+    ran = threading.Semaphore(0)
+    over = threading.Event()
 
-    def submit(number: int) -> None:
-        mine = random.Random(seeds[number])
-        for _ in range(400):
+    def submit(mine: random.Random) -> None:
+        while not over.is_set():
             tokens = [books.call(mine.choice([object, fail])) for _ in range(mine.randrange(1, 20))]
             for token in tokens:
                 error = token.exception(60)
                 assert error is None or isinstance(error, (LookupError, CoordinatorStopped))
-        submitting[number] = False
+                if error is None:
+                    ran.release()
 
     def stop(mine: random.Random) -> None:
-        rounds = 0
-        while any(submitting) or rounds < 20:
-            timeout, waiting = mine.choice([1.0, 20.0]), mine.random() < 0.5
+        for _ in range(30):
+            for _ in range(mine.randrange(1, 60)):
+                assert ran.acquire(timeout=60), "nothing runs after start()"
             if on_loop:
-                asyncio.run(books.coordinator.aclose(timeout, waiting))
+                asyncio.run(books.coordinator.aclose(20, mine.random() < 0.5))
             else:
-                books.coordinator.stop(timeout, waiting)
+                books.coordinator.stop(20, mine.random() < 0.5)
+            while ran.acquire(blocking=False):
+                pass  # of before
             books.coordinator.start()
-            rounds += 1
 
-    crowd(4, lambda number: submit(number) if number < 3 else stop(random.Random(seeds[3])))
+    def work(number: int) -> None:
+        mine = random.Random(seeds[number])
+        if number < 3:
+            submit(mine)
+            return
+        try:
+            stop(mine)
+        finally:
+            over.set()
+
+    crowd(4, work)
     states = books.check()
-    assert states["COMPLETED"] > 0
+    assert states["COMPLETED"] and states["FAILED"] and states["KILLED"]
 
 
-def test_stopped_from_several_threads_at_once(new_coordinator: NewCoordinator, crowd: Crowd) -> None:
+def test_stopped_from_several_threads_at_once(
+    new_coordinator: NewCoordinator, crowd: Crowd
+) -> None:
     for _ in range(40):
         coordinator = new_coordinator(thread_workers=3)
         tokens: list[Token[object]] = []

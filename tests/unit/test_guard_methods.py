@@ -6,6 +6,7 @@ import asyncio
 import functools
 import gc
 import inspect
+import sys
 import weakref
 from typing import Any
 
@@ -67,6 +68,9 @@ CASES = [
     ("static_inside", "static"),
 ]
 NAMES = [name for name, _ in CASES]
+# Since Python 3.13 a classmethod around a guard gives a plain bound method: it can be called, but
+# its attributes are those of the unbound guard. Outside, the guard binds by itself.
+BINDS = [case for case in CASES if case[0] != "class_inside" or sys.version_info < (3, 13)]
 
 
 @pytest.mark.parametrize(("name", "expected"), CASES)
@@ -92,7 +96,7 @@ async def test_called_on_a_derived_class(coordinator: Coordinator) -> None:
     assert await Derived("mine").named(1) == ("mine", 1)
 
 
-@pytest.mark.parametrize(("name", "expected"), CASES)
+@pytest.mark.parametrize(("name", "expected"), BINDS)
 async def test_mapped_on_an_instance(coordinator: Coordinator, name: str, expected: str) -> None:
     method = getattr(Service("mine"), name)
     assert await method.map([1, 2]) == [(expected, 1), (expected, 2)]
@@ -100,7 +104,7 @@ async def test_mapped_on_an_instance(coordinator: Coordinator, name: str, expect
     assert [value async for value in method.map([1, 2])] == [(expected, 1), (expected, 2)]
 
 
-@pytest.mark.parametrize(("name", "expected"), CASES)
+@pytest.mark.parametrize(("name", "expected"), BINDS)
 async def test_mapped_on_the_class(coordinator: Coordinator, name: str, expected: str) -> None:
     if expected == "mine":
         services = [Service("mine"), Service("mine")]
@@ -109,7 +113,7 @@ async def test_mapped_on_the_class(coordinator: Coordinator, name: str, expected
         assert await getattr(Service, name).map([1, 2]) == [(expected, 1), (expected, 2)]
 
 
-@pytest.mark.parametrize(("name", "expected"), CASES)
+@pytest.mark.parametrize(("name", "expected"), BINDS)
 async def test_options_on_an_instance(coordinator: Coordinator, name: str, expected: str) -> None:
     view = getattr(Service("mine"), name).options(tags={"weight": "light"})
     assert await view(3) == (expected, 3)

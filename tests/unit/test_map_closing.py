@@ -142,8 +142,11 @@ async def test_a_timeout_around_a_map(coordinator: Coordinator, gate: Gate) -> N
 
 async def test_cancelled_while_it_waits_for_what_runs(coordinator: Coordinator, gate: Gate) -> None:
     # The first error waits for what runs; cancelled meanwhile it waits no longer.
+    others_run = threading.Barrier(4)
+
     @task_token_guard
     def one_fails(i: int) -> Any:
+        others_run.wait(20)
         if i == 0:
             raise LookupError(i)
         return gate(i)

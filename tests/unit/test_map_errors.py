@@ -357,9 +357,10 @@ async def test_an_ended_token_of_a_failed_map_tells_the_truth(coordinator: Coord
     seen: list[Any] = []
 
     async def consume() -> None:
-        async for token in fails_from_ten.map(range(20), tokens=True):
-            seen.append(token)
-            token.result()
+        async with fails_from_ten.map(range(20), tokens=True) as tokens:
+            async for token in tokens:
+                seen.append(token)
+                token.result()
 
     with pytest.raises(LookupError):
         await consume()

@@ -27,7 +27,8 @@ import pytest
 
 pytest.importorskip("hypothesis", reason="hypothesis is not installed here")
 
-from hypothesis import HealthCheck, settings, strategies as st
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,

@@ -27,6 +27,8 @@ cdef class GuardBase:
         # Some frameworks ask of `obj.__call__` whether it is a coroutine function; calls themselves never look here.
         if name == "__call__":
             return self
+        if name == "__annotations__":
+            return getattr(self.fn, name, {})  # from 3.14 on functools copies only what computes them
         if name == "__signature__":
             return self._signature()  # worked out for those who ask, not for every binding of a method
         return PyObject_GenericGetAttr(self, name)

@@ -37,6 +37,8 @@ cdef class Core:
     cdef uint32_t max_workers
     cdef uint32_t limit
     cdef dict operations     # name -> Operation
+    cdef list workers        # the lane's book of them
+    cdef object on_start, on_exit, on_fork
     cdef list watches        # (Operation or None, callable): who waits for tokens to end; under the critical section
     cdef bint refusing
     cdef int64_t nudging     # when a loop was asked to call _nudge at its next turn; 0: none is
@@ -185,7 +187,7 @@ cdef class Core:
         if summons.wake is not NULL:
             tg_unpark(&summons.wake.parker)
         elif summons.start:
-            self._start_worker()
+            self.start_worker()
 
     cdef void replace_later(self) except *:
         """A run was abandoned: another worker may take its place. On a loop's thread not before the loop's next turn: who
@@ -206,9 +208,24 @@ cdef class Core:
         if self.generation == tg_generation():
             self.carry_out(tg_pool_nudge(self.pool, tg_now()))
 
-    def _start_worker(self):
-        """Starts one worker's thread, or reports through `_start_failed` that it could not."""
-        raise NotImplementedError(f"{type(self).__name__} has no lane")
+    def _attach_lane(self, list workers, on_start, on_exit, on_fork):
+        """Where workers enter their names, and what they call; see Worker."""
+        self.workers = workers
+        self.on_start = on_start
+        self.on_exit = on_exit
+        self.on_fork = on_fork
+
+    cdef void start_worker(self) except *:
+        # No Python code runs between the pool's choice and the thread's existence, so that no signal handler can raise in
+        # between and leave the pool waiting for a worker that never comes. And unlike threading.Thread.start() this does
+        # not wait for the thread to run, which on a loop's thread would hand the GIL to the workers.
+        cdef Worker worker = Worker(self, self.on_start, self.on_exit, self.on_fork)
+        self.workers.append(worker)
+        try:
+            _start_new_thread(worker.run, ())
+        except Exception as error:
+            _remove_identical(self.workers, worker)
+            self._start_failed(str(error))
 
     def _start_failed(self, str why):
         """No thread could be started. Without any worker, what waits can never run, and ends here saying so."""

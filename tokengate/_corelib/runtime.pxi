@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import weakref
+from _thread import start_new_thread as _start_new_thread
 from asyncio import CancelledError as _LoopCancelled
 from asyncio import InvalidStateError as _InvalidState
 from asyncio import _get_running_loop as _running_loop

@@ -146,6 +146,7 @@ cdef class TokenBase:
                 tg_word_end(&self.t.word, TG_KILLED)
             tg_word_returned(&self.t.word)  # its function does not run here
         self.t.generation = tg_generation()
+        self.release_blockers()  # a collector of this process still waits for it
 
     @property
     def state_code(self):

@@ -17,11 +17,10 @@ cdef class Worker:
     cdef int64_t attached    # when it last let other threads in
     cdef readonly object thread_ident
     cdef object on_start, on_exit, on_fork
-    cdef bint claimed
     cdef int aside           # > 0: its function waits for tokens and does not count as active
 
     def __cinit__(self, Core core, on_start, on_exit, on_fork):
-        """on_start(index) runs on the worker's thread first; on_exit() last, or on_fork() in a forked child."""
+        """on_start(worker) runs on the worker's thread first; on_exit(worker) last, or on_fork() in a forked child."""
         core.check()
         self.pool = tg_pool_retain(core.pool)
         self.generation = core.generation
@@ -46,33 +45,28 @@ cdef class Worker:
             self.owed = NULL
 
     @property
+    def index(self):
+        """Number of the worker in its lane, from 0; a successor takes it over."""
+        return 0 if self.w is NULL else self.w.index
+
+    @property
     def token(self):
         """The token it executes, or None. A snapshot."""
         return self.current
 
-    def claim(self):
-        """True for the first who asks: the thread that begins to run, or a starter that gives it up."""
-        with cython.critical_section(self):
-            if self.claimed:
-                return False
-            self.claimed = True
-            return True
-
     def run(self):
         """The body of the worker's thread."""
         cdef tg_token *t
-        if not self.claim():
-            return
         self.w = tg_pool_enter(self.pool)
         if self.w is NULL:
             tg_pool_start_failed(self.pool)  # the next submission tries again
-            self.on_exit()
+            self.on_exit(self)
             raise MemoryError("no memory for a worker")
         self.thread_ident = threading.get_ident()
         _set_thread_value("tokengate.worker", self)
         try:
             try:
-                self.on_start(self.w.index)
+                self.on_start(self)
             except Exception:
                 # A worker that could not be pinned still works; dying here would take its tokens along.
                 _log.warning("worker %d could not be set up as asked and runs without", self.w.index, exc_info=True)
@@ -91,7 +85,7 @@ cdef class Worker:
                     return
         finally:
             if self.generation == tg_generation():
-                self.on_exit()
+                self.on_exit(self)
 
     cdef bint work(self, tg_token *t) except -1:
         """Runs `t` and what follows until nothing is left to take. False: this is a forked child, touch nothing."""

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from tokengate._core import Core
+from tokengate._core import Worker
 
 __all__ = ["Lane"]
 
 
 class Lane(Protocol):
-    """Starts and ends the workers that execute admitted tokens."""
+    """Keeps the workers that execute admitted tokens."""
 
     name: str
 
-    def start_worker(self, core: Core) -> None:
-        """Start one more worker, or tell the core that it could not. Any thread; brief."""
+    workers: list[Worker]  # those that live; the core adds the ones it starts
+
+    def started(self, worker: Worker) -> None:
+        """First thing a new worker does, on its own thread."""
+
+    def exited(self, worker: Worker) -> None:
+        """Last thing a worker does, on its own thread."""
 
     def join(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until all workers have ended; False if some have not."""

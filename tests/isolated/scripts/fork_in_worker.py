@@ -33,6 +33,7 @@ def forks(how: str) -> int:
             sys.excepthook(*sys.exc_info())
             os._exit(1)
         if how == "return":
+            faulthandler.cancel_dump_traceback_later()  # its thread would keep the child alive
             return 0  # to a worker that does not exist here: the child ends with its only thread
         os._exit(0)
     _, status = os.waitpid(child, 0)

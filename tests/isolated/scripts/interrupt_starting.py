@@ -27,11 +27,18 @@ def rounds(count: int) -> int:
         try:
             signal.setitimer(signal.ITIMER_REAL, 0.00001 * (1 + i % 40))
             guarded(i)
+        except Alarm:
+            rung += 1
+        # whatever is still under way must not strike below
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)
             signal.setitimer(signal.ITIMER_REAL, 0)
         except Alarm:
             rung += 1
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
         assert guarded(i).result(20) == i
         coordinator.stop()
+        signal.signal(signal.SIGALRM, ring)
     return rung
 
 

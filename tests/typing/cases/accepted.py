@@ -317,7 +317,7 @@ def where_callables_are_wanted(service: Service) -> None:
     assert_type(list(map(bare, [1])), list[Token[str]])
 
 
-def a_lane(coordinator: Coordinator) -> Lane:
-    lane: Lane = ThreadLane("prefix", pin=False, on_fork=print)
-    lane.start_worker(coordinator)
+def a_lane() -> Lane:
+    lane: Lane = ThreadLane("prefix", pin=False)
+    assert_type(lane.join(0.0), bool)
     return lane
