@@ -460,5 +460,5 @@ class _ThreadStream(_Stream):
             self._source.close_blocking()
 
     def __del__(self) -> None:
-        if not self._closed:
-            self._source.cancel()
+        if not getattr(self, "_closed", True):
+            self.abandon()

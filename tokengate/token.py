@@ -53,15 +53,16 @@ class Token(TokenBase, Generic[R_co]):
 
     def __await__(self) -> Generator[Any, None, R_co]:
         """Wait on the token's event loop. RuntimeError on any other loop, or where none runs."""
-        if not self.done():
-            self._begin_await()
-            yield self
-            if not self.done():
-                raise RuntimeError(f"{self!r} was resumed before it ended: await it with `await`")
         try:
+            if not self.done():
+                self._begin_await()
+                yield self
+                if not self.done():
+                    raise RuntimeError(f"{self!r} was resumed before it ended: use `await`")
             return self.result()
         finally:
-            # the traceback of what it raises holds this frame, which would keep the token alive
+            # What is raised here, or thrown in by the task, keeps this frame in its traceback,
+            # and with it the token.
             self = None  # type: ignore[assignment]
 
     __iter__ = __await__  # asyncio's Future has it, for `yield from`

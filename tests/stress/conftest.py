@@ -79,5 +79,5 @@ def wait_until() -> WaitUntil:
 def dice() -> random.Random:
     """A source of chance; a failing test prints its seed."""
     seed = random.SystemRandom().randrange(1 << 32)
-    print(f"seed: {seed}")  # noqa: T201 - captured, and shown with a failure
+    print(f"seed: {seed}")
     return random.Random(seed)

@@ -309,6 +309,16 @@ def test_the_plain_loop_in_debug_mode(coordinator: Coordinator) -> None:
     asyncio.run(all_ways(coordinator), debug=True)
 
 
+def test_a_loop_that_watches_no_descriptors(coordinator: Coordinator) -> None:
+    # As the proactor loop of Windows.
+    class Blind(asyncio.SelectorEventLoop):
+        def add_reader(self, *_: Any) -> None:
+            raise NotImplementedError
+
+    with asyncio.Runner(loop_factory=Blind) as runner:
+        runner.run(all_ways(coordinator))
+
+
 def test_a_loop_of_eager_tasks(coordinator: Coordinator) -> None:
     factory = getattr(asyncio, "eager_task_factory", None)
     if factory is None:

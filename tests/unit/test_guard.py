@@ -8,6 +8,7 @@ import inspect
 import math
 import operator
 import threading
+import typing
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
@@ -134,6 +135,16 @@ def test_asyncios_own_question_is_answered_too() -> None:
         warnings.simplefilter("ignore", DeprecationWarning)  # 3.14 wants inspect asked instead
         assert asyncio.iscoroutinefunction(guarded)
         assert not asyncio.iscoroutinefunction(plain)
+
+
+def test_its_type_hints_are_the_functions_own() -> None:
+    assert typing.get_type_hints(task_token_guard(plain)) == {"x": int, "y": int, "return": int}
+    method = task_token_guard(CallableObject.__call__).__get__(CallableObject(1))
+    assert typing.get_type_hints(method) == {"x": int, "return": int}
+
+
+def test_its_source_is_found() -> None:
+    assert "def plain" in inspect.getsource(task_token_guard(plain))
 
 
 @pytest.mark.parametrize("fn", [row[1] for row in TAKEN], ids=[row[0] for row in TAKEN])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import functools
 import gc
@@ -206,6 +207,33 @@ async def test_the_receiver_is_not_looked_at(coordinator: Coordinator) -> None:
             return 5
 
     assert await Proxy().method() == 5
+
+
+async def test_abstract_methods_in_both_orders(coordinator: Coordinator) -> None:
+    class Base(abc.ABC):
+        @task_token_guard
+        @abc.abstractmethod
+        def outside(self) -> int: ...
+
+        @abc.abstractmethod
+        @task_token_guard
+        def inside(self) -> int: ...
+
+    class Half(Base):
+        @task_token_guard
+        def outside(self) -> int:
+            return 1
+
+    class Whole(Half):
+        @task_token_guard
+        def inside(self) -> int:
+            return 2
+
+    for missing in (Base, Half):
+        with pytest.raises(TypeError, match="abstract"):
+            missing()
+    whole = Whole()
+    assert await whole.outside() + await whole.inside() == 3
 
 
 async def test_a_class_with_slots(coordinator: Coordinator) -> None:

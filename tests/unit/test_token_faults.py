@@ -368,26 +368,35 @@ async def test_an_exception_that_keeps_no_traceback(coordinator: Coordinator) ->
 # -- destructors that raise ------------------------------------------------------------------------
 
 
+def collected(gone: threading.Semaphore) -> bool:
+    """Wait for a destructor. Without a GIL the collector has to help: what a thread made and others
+    dropped is freed when that thread next runs, and a parked worker does not."""
+    for _ in range(1000):
+        if gone.acquire(timeout=0.02):
+            return True
+        gc.collect()
+    return False
+
+
 class Grudge:
     """Raises when it goes."""
 
-    def __init__(self, gone: threading.Event) -> None:
+    def __init__(self, gone: threading.Semaphore) -> None:
         self.gone = gone
 
     def __del__(self) -> None:
-        self.gone.set()
+        self.gone.release()
         raise LookupError("not without a fight")
 
 
 async def test_a_result_whose_destructor_raises(
     coordinator: Coordinator, unraisable: list[Any]
 ) -> None:
-    gone = threading.Event()
+    gone = threading.Semaphore(0)
     token = coordinator.submit(Grudge, gone)
     assert isinstance(await token, Grudge)
     del token
-    gc.collect()
-    assert await asyncio.to_thread(gone.wait, 20)
+    assert await asyncio.to_thread(collected, gone)
     await alive(coordinator)
     assert [kind for kind, _ in unraisable] == [LookupError]
     unraisable.clear()
@@ -396,7 +405,8 @@ async def test_a_result_whose_destructor_raises(
 async def test_a_dropped_late_result_whose_destructor_raises(
     coordinator: Coordinator, unraisable: list[Any]
 ) -> None:
-    gone, executing, go_on = threading.Event(), threading.Event(), threading.Event()
+    gone = threading.Semaphore(0)
+    executing, go_on = threading.Event(), threading.Event()
 
     def make() -> Grudge:
         executing.set()
@@ -407,7 +417,7 @@ async def test_a_dropped_late_result_whose_destructor_raises(
     assert executing.wait(20)
     token.cancel()
     go_on.set()
-    assert await asyncio.to_thread(gone.wait, 20)
+    assert await asyncio.to_thread(collected, gone)
     await alive(coordinator)
     await coordinator.aclose()
     assert coordinator.stats().totals.abandoned_now == 0
@@ -418,9 +428,9 @@ async def test_a_dropped_late_result_whose_destructor_raises(
 async def test_an_argument_whose_destructor_raises(
     coordinator: Coordinator, unraisable: list[Any]
 ) -> None:
-    gone = threading.Event()
+    gone = threading.Semaphore(0)
     assert await coordinator.submit(lambda _: "done", Grudge(gone)) == "done"
-    assert await asyncio.to_thread(gone.wait, 20)
+    assert await asyncio.to_thread(collected, gone)
     await alive(coordinator)
     assert [kind for kind, _ in unraisable] == [LookupError]
     unraisable.clear()
@@ -429,26 +439,17 @@ async def test_an_argument_whose_destructor_raises(
 async def test_an_argument_whose_destructor_raises_when_its_token_is_cancelled(
     single: Coordinator, unraisable: list[Any]
 ) -> None:
-    hold, gone = threading.Event(), threading.Event()
+    hold, gone = threading.Event(), threading.Semaphore(0)
     held = single.submit(hold.wait, 20)
     tokens = [single.submit(id, Grudge(gone)) for _ in range(5)]
     for token in tokens:
         assert token.cancel()
-    assert gone.is_set()
+    for _ in range(5):
+        assert await asyncio.to_thread(collected, gone)
     hold.set()
     await held
     assert [kind for kind, _ in unraisable] == [LookupError] * 5
     unraisable.clear()
-
-
-def collected(gone: threading.Semaphore) -> bool:
-    """Wait for a destructor. Without a GIL the collector has to help: what a thread made and others
-    dropped is freed when that thread next runs, and a parked worker does not."""
-    for _ in range(1000):
-        if gone.acquire(timeout=0.02):
-            return True
-        gc.collect()
-    return False
 
 
 async def test_a_destructor_that_calls_a_guarded_function(coordinator: Coordinator) -> None:

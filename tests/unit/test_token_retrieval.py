@@ -220,11 +220,29 @@ async def test_our_gather_asks_for_all_failures_like_asyncios(
     await reports.none(coordinator)
 
 
-def test_our_gather_off_the_loop_asks_for_all_failures(coordinator: Coordinator) -> None:
+async def test_our_gather_asks_for_all_failures_that_came_before_it(
+    coordinator: Coordinator, reports: Reports
+) -> None:
     tokens = [coordinator.submit(fail, i) for i in range(20)]
+    await coordinator.drain()
+    with pytest.raises(LookupError):
+        await gather(*tokens)
+    del tokens
+    await reports.none(coordinator)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_our_gather_off_the_loop_asks_for_all_failures(
+    coordinator: Coordinator, ended: bool
+) -> None:
+    tokens = [coordinator.submit(fail, i) for i in range(20)]
+    if ended:
+        asyncio.run(coordinator.drain())
     with pytest.raises(LookupError):
         gather(*tokens).result(20)
     coordinator.stop()
+    del tokens
+    gc.collect()  # what is reported is logged, and seen by the fixture
 
 
 async def test_as_completed_leaves_asking_to_the_user(

@@ -6,7 +6,6 @@ cdef enum:
     MAX_OPERATIONS = 1000  # beyond it, names share one queue and one set of figures, called "other"
 
 OTHER = "other"
-_no_context = contextvars.Context()
 _renew_lock = threading.Lock()  # one thread of a forked child renews a core, the others wait
 
 if hasattr(os, "register_at_fork"):
@@ -201,7 +200,7 @@ cdef class Core:
         now = tg_now()
         if now - self.nudging > STALE_NS:  # also where a loop that was asked has been closed since
             self.nudging = now
-            loop.call_soon(self._nudge, context=_no_context)
+            loop.call_soon(self._nudge, context=contextvars.Context())
 
     def _nudge(self):
         self.nudging = 0
