@@ -192,7 +192,12 @@ class Gathering(Generic[ResultsT_co]):
         return self._outcomes()
 
     def _outcomes(self) -> ResultsT_co:
-        return cast("ResultsT_co", _core.outcomes(self._tokens, self._return_exceptions))
+        try:
+            return cast("ResultsT_co", _core.outcomes(self._tokens, self._return_exceptions))
+        except BaseException:
+            for token in self._tokens:
+                token.forgive()  # one failure is raised; all have been waited for
+            raise
 
     def _want(self) -> int:
         # a failure must be raised when it happens, so look whenever something has ended

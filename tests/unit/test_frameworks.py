@@ -312,7 +312,7 @@ def test_the_plain_loop_in_debug_mode(coordinator: Coordinator) -> None:
 def test_a_loop_that_watches_no_descriptors(coordinator: Coordinator) -> None:
     # As the proactor loop of Windows.
     class Blind(asyncio.SelectorEventLoop):
-        def add_reader(self, *_: Any) -> None:
+        def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
             raise NotImplementedError
 
     with asyncio.Runner(loop_factory=Blind) as runner:

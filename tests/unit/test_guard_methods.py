@@ -229,7 +229,8 @@ async def test_abstract_methods_in_both_orders(coordinator: Coordinator) -> None
         def inside(self) -> int:
             return 2
 
-    for missing in (Base, Half):
+    incomplete: list[Any] = [Base, Half]
+    for missing in incomplete:
         with pytest.raises(TypeError, match="abstract"):
             missing()
     whole = Whole()
