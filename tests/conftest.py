@@ -7,13 +7,17 @@ import contextlib
 import gc
 import itertools
 import logging
+import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 
+import tokengate
 from tokengate import Coordinator, use
 
 TIMEOUT = 20.0  # seconds after which what should have happened counts as hung
@@ -83,6 +87,10 @@ class NewCoordinator(Protocol):
 
 class NewGate(Protocol):
     def __call__(self) -> Gate: ...
+
+
+class RunPython(Protocol):
+    def __call__(self, code: str, text: str = "") -> str: ...
 
 
 class Until(Protocol):
@@ -266,6 +274,27 @@ def until() -> Until:
                 await asyncio.sleep(0)
 
     return turn
+
+
+@pytest.fixture
+def run_python() -> RunPython:
+    """`run_python(code, text)`: run code in an interpreter of its own, with that text as input; gives
+    what it printed. Fails the test, with all it said, where it fails or crashes."""
+
+    def run(code: str, text: str = "") -> str:
+        done = subprocess.run(
+            [sys.executable, "-X", "faulthandler", "-c", code],
+            input=text,
+            env={**os.environ, "PYTHONPATH": str(Path(tokengate.__file__).parent.parent)},
+            capture_output=True,
+            text=True,
+            timeout=3 * TIMEOUT,
+            check=False,
+        )
+        assert done.returncode == 0, f"ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    return run
 
 
 @pytest.fixture

@@ -233,6 +233,39 @@ def _no_collection() -> Iterator[None]:
         gc.enable()
 
 
+@pytest.mark.parametrize("factory", ["asyncio", "uvloop"])
+def test_a_loop_closed_under_ended_tokens_goes(
+    alone: Coordinator, wait_until: WaitUntil, factory: str
+) -> None:
+    """Tokens that end after the loop's last turn lead back to it, as every waiting task does."""
+    new_loop = asyncio.new_event_loop
+    if factory == "uvloop":
+        new_loop = pytest.importorskip("uvloop", reason="uvloop is not installed").new_event_loop
+    work = Work()
+
+    def run_and_close() -> list[weakref.ref[Any]]:
+        loop = new_loop()
+
+        async def main() -> Token[Any]:
+            token = alone.submit(work, Thing(), how="held", other=None)
+            token.add_done_callback(lambda _, loop=loop: None)
+            return token
+
+        token = loop.run_until_complete(main())
+        work.leave.release()
+        thing = token.result(TIMEOUT)
+        loop.close()
+        return [weakref.ref(loop), weakref.ref(token), weakref.ref(thing)]
+
+    gone = run_and_close()
+
+    def all_gone() -> bool:
+        gc.collect()
+        return not any(ref() for ref in gone)
+
+    wait_until(all_gone, "loop, token and result to go")
+
+
 def test_many_threads_and_loops_leave_no_objects(
     books: Books, crowd: Crowd, wait_until: WaitUntil
 ) -> None:

@@ -309,13 +309,19 @@ def test_the_plain_loop_in_debug_mode(coordinator: Coordinator) -> None:
     asyncio.run(all_ways(coordinator), debug=True)
 
 
-def test_a_loop_that_watches_no_descriptors(coordinator: Coordinator) -> None:
+def test_a_loop_that_watches_no_descriptors(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # As the proactor loop of Windows.
-    class Blind(asyncio.SelectorEventLoop):
-        def add_reader(self, fd: Any, callback: Any, *args: Any) -> None:
-            raise NotImplementedError
+    def refuse(*_: Any) -> None:
+        raise NotImplementedError
 
-    with asyncio.Runner(loop_factory=Blind) as runner:
+    def make() -> asyncio.AbstractEventLoop:
+        loop = asyncio.new_event_loop()
+        monkeypatch.setattr(loop, "add_reader", refuse)
+        return loop
+
+    with asyncio.Runner(loop_factory=make) as runner:
         runner.run(all_ways(coordinator))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import threading
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from tokengate import Coordinator, Token
 if TYPE_CHECKING:
     import logging
 
-    from tests.conftest import Gate, Pending
+    from tests.conftest import Gate, Pending, RunPython
 
     NewPending = Callable[[], Pending]
 
@@ -151,6 +152,42 @@ async def test_in_the_context_they_were_given(pending: NewPending) -> None:
     assert seen == ["given", "by a callback"]
     with pytest.raises(TypeError):
         one.future.add_done_callback(print, context)
+
+
+CONTEXT_MUST_BE_ONE = """
+import asyncio
+from tokengate import Coordinator
+
+async def main():
+    async with Coordinator(thread_workers=1) as coordinator:
+        for wrong in (5, None.__class__, {}, "context", object()):
+            for token in (coordinator.submit(int), done):
+                try:
+                    token.add_done_callback(print, context=wrong)
+                except TypeError:
+                    refused.append(wrong)
+                await token
+
+async def make():
+    async with Coordinator(thread_workers=1) as coordinator:
+        token = coordinator.submit(int)
+        await token
+        return token
+
+async def all_of_it():
+    global done
+    done = await make()
+    await main()
+
+refused = []
+asyncio.run(all_of_it())
+assert len(refused) == 10, refused
+"""
+
+
+def test_a_context_must_be_one(run_python: RunPython) -> None:
+    # In a process of its own, since the failure to look for is a crash of the interpreter.
+    run_python(CONTEXT_MUST_BE_ONE)
 
 
 async def test_removed_ones_are_not_called(pending: NewPending) -> None:
@@ -312,6 +349,27 @@ async def test_added_from_another_thread_called_on_the_loop(
     await asyncio.to_thread(token.add_done_callback, heard)  # it has ended by now
     await asyncio.wait_for(called.wait(), 20)
     assert threads == [threading.get_ident()] * 2
+
+
+async def test_added_by_many_threads_while_it_ends_each_is_called_once(
+    coordinator: Coordinator,
+) -> None:
+    loop_thread = threading.get_ident()
+    calls: list[int] = []
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        for _ in range(100):
+            ready = threading.Barrier(5)
+            token = coordinator.submit(ready.wait, 20)
+
+            def add(token: Token[int] = token, ready: threading.Barrier = ready) -> None:
+                ready.wait(20)
+                for _ in range(5):
+                    token.add_done_callback(lambda _: calls.append(threading.get_ident()))
+
+            adding = [pool.submit(add) for _ in range(4)]
+            await asyncio.gather(*map(asyncio.wrap_future, adding))
+            await settled(token)
+    assert calls == [loop_thread] * 100 * 4 * 5
 
 
 def test_without_any_loop_there_is_nowhere_to_call_them(

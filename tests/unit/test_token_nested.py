@@ -68,6 +68,16 @@ def test_a_timeout_longer_than_the_system_can_wait(coordinator: Coordinator) -> 
         assert coordinator.submit(int, "3").exception(1e300) is None
 
 
+@pytest.mark.parametrize("wrong", ["5", [], float("nan"), object()])
+def test_a_timeout_must_be_a_number(coordinator: Coordinator, gate: Gate, wrong: Any) -> None:
+    token = coordinator.submit(gate, "value")
+    for ask in (token.result, token.exception):
+        with pytest.raises((TypeError, ValueError)):
+            ask(wrong)
+    gate.open()
+    assert token.result(20) == "value"
+
+
 def test_a_cancelled_token_raises_what_threads_expect(coordinator: Coordinator, gate: Gate) -> None:
     token = coordinator.submit(gate)
     gate.wait_entered()

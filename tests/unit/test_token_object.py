@@ -7,24 +7,19 @@ import collections.abc
 import contextvars
 import copy
 import gc
-import os
 import pickle
-import subprocess
-import sys
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
 import pytest
 
-import tokengate
 from tokengate import Coordinator, Token, TokenState, current_token, task_token_guard
 
 if TYPE_CHECKING:
-    from tests.conftest import Gate
+    from tests.conftest import Gate, RunPython
 
 
 async def test_what_it_tells(single: Coordinator, gate: Gate) -> None:
@@ -260,19 +255,11 @@ print("alive")
 """
 
 
-def test_what_was_never_set_up_raises_and_does_not_crash() -> None:
+def test_what_was_never_set_up_raises_and_does_not_crash(run_python: RunPython) -> None:
     # In a process of its own, since the failure to look for is a crash of the interpreter.
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", TRY_ALL],
-        input="\n".join(MISUSES),
-        env={**os.environ, "PYTHONPATH": str(Path(tokengate.__file__).parent.parent)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.stdout.rstrip().endswith("alive"), done.stdout + done.stderr
-    assert "? Token()\n! TypeError" in done.stdout
+    told = run_python(TRY_ALL, "\n".join(MISUSES))
+    assert told.rstrip().endswith("alive")
+    assert "? Token()\n! TypeError" in told
 
 
 # -- times -----------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ cdef class Link:
     cdef tg_token *last
     cdef void *loop_address  # compared only while `alive`; an address alone may be reused
     cdef bint alive
+    cdef bint deaf           # the loop has dropped its reader: it was closed
     cdef object loop_ref
     cdef object context      # empty: drains belong to nobody; each callback runs in its own
     cdef tg_hist lag
@@ -48,7 +49,7 @@ cdef class Link:
         if self.bell is not NULL:
             try:
                 # not in the context of whoever comes first, which the loop would then keep for good
-                self.context.run(loop.add_reader, self.bell.fd, self.rung)
+                self.context.run(loop.add_reader, self.bell.fd, _Listener(self))
             except NotImplementedError:  # a loop that does not watch descriptors
                 tg_bell_release(self.bell)
                 self.bell = NULL
@@ -101,6 +102,8 @@ cdef class Link:
         Py_INCREF(token)
         if tg_inbox_push(&self.box, &token.t, now):
             self.wake(by)
+        elif self.deaf:
+            self.drop()
         elif now - tg_inbox_armed_at(&self.box) > STALE_NS:
             # Woken long ago and not drained: a loop that is stuck, or one that was closed in between and never will.
             loop = self.loop()
@@ -123,10 +126,10 @@ cdef class Link:
                     raise
                 self.drop()
 
-    def rung(self):
-        """The loop's reader callback."""
-        tg_bell_clear(self.bell)
-        self.drain()
+    cdef void unheard(self):
+        # The loop was closed: what lies in the box would keep itself, its waiters and with them the loop alive.
+        self.deaf = True
+        self.drop()
 
     def drain(self):
         """Delivers ended tokens to their waiters, in the order they ended. On the loop's thread only."""
@@ -161,6 +164,23 @@ cdef class Link:
         cdef tg_hist_view v
         tg_hist_snapshot(&self.lag, <uint64_t>tg_now(), &v)
         return (v.count, v.mean * 1e-9, v.max * 1e-9, v.p50 * 1e-9, v.p99 * 1e-9)
+
+
+@cython.final
+cdef class _Listener:
+    """The loop's reader callback. The loop lets go of it when it is closed, and in that way tells the link."""
+
+    cdef Link link
+
+    def __cinit__(self, Link link):
+        self.link = link
+
+    def __call__(self):
+        tg_bell_clear(self.link.bell)
+        self.link.drain()
+
+    def __del__(self):
+        self.link.unheard()
 
 
 def require_loop(what):

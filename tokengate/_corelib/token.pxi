@@ -483,6 +483,8 @@ cdef class TokenBase:
                                "call add_done_callback where a loop runs, or use result()")
         if context is None:
             context = _own_context()
+        elif not isinstance(context, contextvars.Context):
+            raise TypeError(f"context={context!r}: expected a contextvars.Context or None")
         if self.store_callback(link, callback, context):
             return
         _disown(context)
