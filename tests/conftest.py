@@ -283,7 +283,7 @@ def run_python() -> RunPython:
 
     def run(code: str, text: str = "") -> str:
         done = subprocess.run(
-            [sys.executable, "-X", "faulthandler", "-c", code],
+            [sys.executable, "-P", "-X", "faulthandler", "-c", code],
             input=text,
             env={**os.environ, "PYTHONPATH": str(Path(tokengate.__file__).parent.parent)},
             capture_output=True,

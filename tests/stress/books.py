@@ -15,7 +15,7 @@ from tokengate import task_token_guard as guard
 
 __all__ = ["TIMEOUT", "Books", "Call", "crowd", "wait_until"]
 
-TIMEOUT = 60.0  # seconds after which what should have happened counts as hung
+TIMEOUT = 20.0  # seconds after which what should have happened counts as hung
 
 ENDED = tuple(state.name for state in TokenState if state.ended)
 ABANDONED = (TokenState.CANCELLED, TokenState.EXPIRED, TokenState.KILLED)
@@ -148,12 +148,15 @@ def _compare(token: Token[object], call: Call) -> None:
         assert state in ABANDONED, f"{token!r} has not ended"
 
 
-def wait_until(condition: Callable[[], object], what: str) -> None:
+def wait_until(condition: Callable[[], object], what: str | Callable[[], str]) -> None:
     """Poll, off any loop, for what has no event of its own."""
     deadline = time.monotonic() + TIMEOUT
     pause = threading.Event()
     while not condition():
-        assert time.monotonic() < deadline, f"waited {TIMEOUT} s for {what}"
+        if time.monotonic() > deadline:
+            raise AssertionError(
+                f"waited {TIMEOUT} s for {what if isinstance(what, str) else what()}"
+            )
         pause.wait(0.001)
 
 
