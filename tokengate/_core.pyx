@@ -3,8 +3,9 @@
 # One entry file; the parts follow in the order in which they build on each other. Algorithms that need no Python are in
 # tokengate/_native; what is here owns references, exceptions and contexts.
 #
-# Nothing in this module is kept in C globals: shared state is the Runtime instance that the Python layer makes and
-# hands to every guard, and each Core's own pool.
+# State belongs to instances: each Core has its own pool, and what guards share is the Runtime that the Python layer makes.
+# The exceptions belong to the process: the links of its event loops with their lock (inbound.pxi), the lock under which a
+# forked child renews a core (operation.pxi), and the count of forks (tg_fork.h).
 
 cimport cython
 from cpython.object cimport PyObject

@@ -155,7 +155,10 @@ class Coordinator(_core.Core):
         waiting = self._close()
         empty = _Signal()
         self._lane.on_empty(empty.set)
-        ended = await empty.wait(max(0.0, deadline - monotonic()))
+        try:
+            ended = await empty.wait(max(0.0, deadline - monotonic()))
+        finally:
+            self._lane.off_empty(empty.set)
         self._report(waiting, seconds, ended)
 
     def _begin_stop(self, cancel_waiting: bool) -> None:

@@ -192,18 +192,23 @@ cdef class Core:
         """A run was abandoned: another worker may take its place. On a loop's thread not before the loop's next turn: who
         cancels a thousand tokens in a row would otherwise start, one after the other, what is about to be cancelled."""
         cdef int64_t now
+        cdef bint asked
         loop = _running_loop()
         if loop is None:
             self.carry_out(tg_pool_abandon(self.pool, tg_now()))
             return
         tg_pool_abandon_quietly(self.pool)
         now = tg_now()
-        if now - self.nudging > STALE_NS:  # also where a loop that was asked has been closed since
-            self.nudging = now
+        with cython.critical_section(self):  # partner: itself, on other loops' threads
+            asked = now - self.nudging <= STALE_NS  # longer ago: that loop may have been closed since
+            if not asked:
+                self.nudging = now
+        if not asked:
             loop.call_soon(self._nudge, context=contextvars.Context())
 
     def _nudge(self):
-        self.nudging = 0
+        with cython.critical_section(self):
+            self.nudging = 0
         if self.generation == tg_generation():
             self.carry_out(tg_pool_nudge(self.pool, tg_now()))
 
@@ -218,11 +223,12 @@ cdef class Core:
         # No Python code runs between the pool's choice and the thread's existence, so that no signal handler can raise in
         # between and leave the pool waiting for a worker that never comes. And unlike threading.Thread.start() this does
         # not wait for the thread to run, which on a loop's thread would hand the GIL to the workers.
-        cdef Worker worker = Worker(self, self.on_start, self.on_exit, self.on_fork)
-        self.workers.append(worker)
+        cdef Worker worker = None
         try:
+            worker = Worker(self, self.on_start, self.on_exit, self.on_fork)
+            self.workers.append(worker)
             _start_new_thread(worker.run, ())
-        except Exception as error:
+        except BaseException as error:
             _remove_identical(self.workers, worker)
             self._start_failed(str(error))
 
@@ -280,11 +286,6 @@ cdef class Core:
             if tg_op_live((<Operation>each).ptr) != 0:
                 return False
         return True
-
-    def _live(self):
-        """Tokens that have not ended."""
-        self.check()
-        return sum([tg_op_live((<Operation>each).ptr) for each in list(self.operations.values())])
 
     def _watch(self, name, notify):
         """Calls `notify()` once no token of the operation (None: of any) is left unended, perhaps at once.

@@ -145,7 +145,7 @@ cdef class TokenBase:
                 self.t.ended = tg_now()
                 tg_word_end(&self.t.word, TG_KILLED)
             tg_word_returned(&self.t.word)  # its function does not run here
-        self.t.generation = tg_generation()
+            self.t.generation = tg_generation()
         self.release_blockers()  # a collector of this process still waits for it
 
     @property
@@ -363,7 +363,6 @@ cdef class TokenBase:
         return tg_ended(word) and tg_state_of(word) != TG_COMPLETED
 
     cdef void block(self, timeout) except *:
-        cdef uint32_t old
         if _running_loop() is not None:
             raise _InvalidState(
                 f"{self!r} has not ended, and waiting for it here would stall the running event loop: await it"
@@ -377,10 +376,10 @@ cdef class TokenBase:
         lock.acquire()
         if not self.add_blocker(lock):
             return
-        if worker is not None:
-            (<Worker>worker).step_aside()
         acquired = False
         try:
+            if worker is not None:
+                (<Worker>worker).step_aside()
             acquired = lock.acquire(True, -1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
         finally:
             if worker is not None:
@@ -477,7 +476,6 @@ cdef class TokenBase:
         RuntimeError where the token belongs to no loop. Any thread; does not block.
         """
         cdef Link link = self.bind()
-        cdef uint32_t old
         if link is None:
             raise RuntimeError(f"{self!r} belongs to no event loop yet, so there is nowhere to call {callback!r}: "
                                "call add_done_callback where a loop runs, or use result()")

@@ -51,8 +51,9 @@ cdef class Worker:
 
     @property
     def token(self):
-        """The token it executes, or None. A snapshot."""
-        return self.current
+        """The token it executes, or None. A snapshot; any thread."""
+        with cython.critical_section(self):
+            return self.current
 
     def run(self):
         """The body of the worker's thread."""
@@ -145,7 +146,8 @@ cdef class Worker:
         cdef object fn = token.fn, args = token.args, kwargs = token.kwargs, context = token.context
         cdef object value = None
         token.fn = token.args = token.kwargs = token.context = None  # [W2] ours now
-        self.current = token
+        with cython.critical_section(self):  # partner: the property `token`, read by stop() and reports
+            self.current = token
         self.lent = 0
         tg_count(&op.started)
         started = tg_now()
@@ -161,7 +163,8 @@ cdef class Worker:
             value = _failure(token, error)
         _disown(context)
         fn = args = kwargs = context = None
-        self.current = outer
+        with cython.critical_section(self):
+            self.current = outer
         t.finished = tg_now()
         ended[0] = t.finished
         run = t.finished - started

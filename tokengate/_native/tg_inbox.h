@@ -8,15 +8,15 @@
 #include "tg_token.h"
 
 typedef struct {
-    /* head. Written: producers (CAS release), consumer (exchange acquire). The pair publishes the token's `next`
-     * and everything before it. */
+    /* head. Written: producers (CAS), consumer (exchange), both seq_cst, see armed. The pair publishes the token's
+     * `next` and everything before it. */
     _Atomic(tg_token *) head;
     /* armed: a wake-up is on its way. Written: producers (exchange 1), consumer (store 0 before it takes the list).
      * seq_cst on both, as on head: a producer that saw 1 pushed before the consumer's exchange, or a token would sleep
      * until the next one (T1 pushes, T2 clears and takes, T1 reads a stale 1). */
     _Atomic(uint32_t) armed;
-    /* armed_at: monotonic ns of that wake-up. Written: the producer that armed (relaxed). Read: the consumer
-     * (relaxed), for the loop lag; a value one wake-up old is harmless. */
+    /* armed_at: monotonic ns of that wake-up. Written: whoever armed, a producer or the consumer (relaxed). Read: the
+     * consumer, for the loop lag, and producers, for a wake-up nobody answered (relaxed); an older value is harmless. */
     _Atomic(int64_t) armed_at;
 } tg_inbox;
 

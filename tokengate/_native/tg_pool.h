@@ -377,7 +377,8 @@ static inline tg_worker *tg_pool_enter(tg_pool *p)
     return w;
 }
 
-/* The thread could not be started. Returns how many workers are left; with none, the caller must end what waits. */
+/* The thread could not be started. Returns how many workers are left; with none, the caller ends
+ * what waits, or leaves it to the next submission, which tries again. */
 static inline uint32_t tg_pool_start_failed(tg_pool *p)
 {
     tg_mutex_lock(&p->lock);
@@ -523,7 +524,8 @@ static inline tg_token *tg_pool_skip(tg_pool *p, tg_worker *w, tg_op *op, int64_
 
 /* ---- administration ------------------------------------------------------------------------------------------ */
 
-/* A token ended while its function runs on: its worker no longer counts, another may take its place. */
+/* A worker gives up its place: its token ended while the function runs on, or the function waits for other tokens. It
+ * no longer counts as active, and another may take its place. */
 static inline tg_summons tg_pool_abandon(tg_pool *p, int64_t now)
 {
     tg_mutex_lock(&p->lock);
@@ -542,6 +544,7 @@ static inline void tg_pool_abandon_quietly(tg_pool *p)
     tg_mutex_unlock(&p->lock);
 }
 
+/* Chooses whoever can take a place that became free quietly. */
 static inline tg_summons tg_pool_nudge(tg_pool *p, int64_t now)
 {
     tg_mutex_lock(&p->lock);
@@ -551,7 +554,7 @@ static inline tg_summons tg_pool_nudge(tg_pool *p, int64_t now)
     return s;
 }
 
-/* An abandoned run returned on a worker that is still busy with another token. */
+/* It counts again: an abandoned run returned on a worker that goes on with another token, or a wait is over. */
 static inline void tg_pool_unabandon(tg_pool *p)
 {
     tg_mutex_lock(&p->lock);
@@ -617,7 +620,7 @@ static inline tg_token *tg_pool_detach(tg_pool *p, tg_op *only)
         tg_op_unlink(&p->fair, op, t);
         if (tg_word_try_admit(&t->word).moved) {
             tg_count(&op->admitted);
-                    break;
+            break;
         }
         t = NULL;
     }

@@ -10,7 +10,8 @@ struct tg_op;
 
 typedef struct tg_token {
     tg_word word;
-    /* generation: the process (counted in forks) the token was made in. Written once, before it is shared. */
+    /* generation: the process (counted in forks) the token was made in. Written before it is
+     * shared, and in a forked child, under the token's critical section, by who finds it inherited. */
     uint32_t generation;
     /* next, prev: neighbours in the operation's queue while WAITING (under the pool's lock). Once out of it (whoever ends
      * a waiting token calls tg_pool_unlink first) `next` serves its loop's inbox: owned by who pushes it there, then by

@@ -81,7 +81,7 @@ static inline uint32_t tg_word_sources(uint32_t to)
 
 /* word. Written: submitter, gate, workers, callers, each by compare-and-swap. Read: anyone.
  * acq_rel on success: the release publishes the outcome [W3] or the arguments [W2], the acquire receives them;
- * the partner is the acquire load in tg_word_state() or the next edge. */
+ * the partner is the acquire load in tg_word_load() or the next edge. */
 typedef _Atomic(uint32_t) tg_word;
 
 /* What an edge answers. `moved` false: somebody else was first; `old` is the word as found. */

@@ -30,6 +30,9 @@ class Lane(Protocol):
     def on_empty(self, notify: Callable[[], None]) -> None:
         """Call `notify()` once no worker is left; at once if none is."""
 
+    def off_empty(self, notify: Callable[[], None]) -> None:
+        """Take an `on_empty` back; nothing happens if it has been called already."""
+
     def stuck(self) -> list[str]:
         """One paragraph for each worker that still runs a function: the token and its stack."""
         raise NotImplementedError

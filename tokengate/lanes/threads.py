@@ -68,12 +68,16 @@ class ThreadLane:
         """Wait up to `timeout` seconds until all workers have ended; False if some have not."""
         empty = threading.Event()
         self.on_empty(empty.set)
-        if empty.wait(timeout):
-            return True
+        try:
+            return empty.wait(timeout)
+        finally:
+            self.off_empty(empty.set)
+
+    def off_empty(self, notify: Callable[[], None]) -> None:
+        """Take an `on_empty` back; nothing happens if it has been called already."""
         with self._lock:
-            if empty.set in self._on_empty:
-                self._on_empty.remove(empty.set)
-        return empty.is_set()
+            if notify in self._on_empty:
+                self._on_empty.remove(notify)
 
     def stuck(self) -> list[str]:
         """One paragraph for each worker that still runs a function: the token and its stack."""
