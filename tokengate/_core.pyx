@@ -16,6 +16,7 @@ include "_corelib/native.pxi"
 
 cdef class Runtime
 cdef class Link
+cdef class _Listener
 cdef class TokenBase
 cdef class Operation
 cdef class Core

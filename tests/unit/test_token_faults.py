@@ -41,6 +41,16 @@ async def alive(coordinator: Coordinator, workers: int = 4) -> None:
     await asyncio.gather(*[coordinator.submit(meeting.wait, 20) for _ in range(workers)])
 
 
+def collected(gone: threading.Semaphore) -> bool:
+    """Wait for what a destructor does. Without a GIL the collector has to help: what a thread made and others
+    dropped is freed when that thread next runs, and a parked worker does not."""
+    for _ in range(1000):
+        if gone.acquire(timeout=0.02):
+            return True
+        gc.collect()
+    return False
+
+
 # -- ordinary exceptions ---------------------------------------------------------------------------
 
 
@@ -206,18 +216,17 @@ def test_nobody_awaits_it_and_it_is_reported_like_any_other(
     coordinator: Coordinator, error: BaseException
 ) -> None:
     reports: list[dict[str, Any]] = []
-    reported = threading.Event()
+    reported = threading.Semaphore(0)
 
     async def main() -> None:
         def note(_: Any, context: dict[str, Any]) -> None:
             reports.append(context)
-            reported.set()
+            reported.release()
 
         asyncio.get_running_loop().set_exception_handler(note)
         coordinator.submit(raiser(error))
         await coordinator.drain()
-        gc.collect()
-        await asyncio.to_thread(reported.wait, 20)
+        assert await asyncio.to_thread(collected, reported)
         await asyncio.sleep(0)
 
     asyncio.run(main())
@@ -366,16 +375,6 @@ async def test_an_exception_that_keeps_no_traceback(coordinator: Coordinator) ->
 
 
 # -- destructors that raise ------------------------------------------------------------------------
-
-
-def collected(gone: threading.Semaphore) -> bool:
-    """Wait for a destructor. Without a GIL the collector has to help: what a thread made and others
-    dropped is freed when that thread next runs, and a parked worker does not."""
-    for _ in range(1000):
-        if gone.acquire(timeout=0.02):
-            return True
-        gc.collect()
-    return False
 
 
 class Grudge:

@@ -46,11 +46,14 @@ cdef class Link:
         self.loop_ref = weakref.ref(loop, loop_gone)
         self.context = contextvars.Context()
         self.bell = tg_bell_new()
+        cdef _Listener listener
         if self.bell is not NULL:
+            listener = _Listener(self)
             try:
                 # not in the context of whoever comes first, which the loop would then keep for good
-                self.context.run(loop.add_reader, self.bell.fd, _Listener(self))
+                self.context.run(loop.add_reader, self.bell.fd, listener)
             except NotImplementedError:  # a loop that does not watch descriptors
+                listener.link = None  # it was never with the loop, so its going says nothing
                 tg_bell_release(self.bell)
                 self.bell = NULL
 
@@ -180,7 +183,8 @@ cdef class _Listener:
         self.link.drain()
 
     def __del__(self):
-        self.link.unheard()
+        if self.link is not None:
+            self.link.unheard()
 
 
 def require_loop(what):
