@@ -21,7 +21,6 @@ import io
 import logging
 import random
 import sys
-import sysconfig
 import threading
 import time
 import traceback
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 else:
     from books import TIMEOUT, Books, Call, wait_until
 
-FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 HANGING = 3 * TIMEOUT  # seconds after which a round is given up and all stacks are printed
 
 Body = Callable[[], object]
@@ -553,10 +551,9 @@ def play(dice: random.Random, number: int, seconds: float) -> str:
 
 
 def _named(prefix: str) -> list[str]:
-    if FREE_THREADED:
-        # What a thread that has ended owned is let go by the next one with its id, when that runs;
-        # if that is a parked worker, only a collection does it.
-        gc.collect()
+    # A coordinator may be held by frames that a failed token's traceback leads through; and on
+    # free-threaded builds by a thread that has ended, until the next one with its id runs.
+    gc.collect()
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(prefix)]
 
 

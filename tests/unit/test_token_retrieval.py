@@ -126,6 +126,7 @@ def test_the_loop_is_closed_by_then_so_it_is_logged(
         return token
 
     token = asyncio.run(main())
+    coordinator.stop()  # the workers have let go of it
     assert logged == []
     del token
     gc.collect()
@@ -147,6 +148,7 @@ def test_the_loop_has_gone_by_then_so_it_is_logged(
     token = loop.run_until_complete(main())
     loop.close()
     del loop
+    coordinator.stop()  # the workers have let go of it
     gc.collect()
     del token
     gc.collect()
@@ -159,7 +161,7 @@ async def test_logged_by_asyncio_where_nobody_set_a_handler(
     coordinator: Coordinator, logged: list[logging.LogRecord]
 ) -> None:
     token = coordinator.submit(fail, "nobody asks")
-    await coordinator.drain()
+    await coordinator.aclose()  # the workers have let go of it
     del token
     gc.collect()
     await asyncio.sleep(0)
