@@ -13,6 +13,7 @@ from collections.abc import (
     Iterator,
     Sized,
 )
+from time import monotonic_ns
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -397,6 +398,8 @@ class _LoopStream(_Stream):
     ) -> None:
         super().__init__(source, ordered, return_exceptions, tokens)
         self._turn = asyncio.Lock()
+        # until when what is ready goes out without a turn for the loop's other tasks
+        self._until = monotonic_ns() + SLICE_NS
 
     def __aiter__(self) -> Self:
         return self
@@ -408,6 +411,10 @@ class _LoopStream(_Stream):
     async def _next(self) -> Any:
         try:
             while not self._closed:
+                if monotonic_ns() > self._until:
+                    # workers may well be ahead for good, and then nothing below would ever wait
+                    await asyncio.sleep(0)
+                    self._until = monotonic_ns() + SLICE_NS
                 token = self._take()
                 if token is None:
                     await self._source.fill()
@@ -420,6 +427,7 @@ class _LoopStream(_Stream):
                     await asyncio.sleep(0)  # between two slices of submitting
                 else:
                     await self._source.wait(1)
+                self._until = monotonic_ns() + SLICE_NS
         except LEAVE_AT_ONCE:
             self.abandon()
             raise

@@ -562,6 +562,17 @@ def _left(watched: list[weakref.ref[Any]]) -> list[object]:
     return [each for ref in watched if (each := ref()) is not None]
 
 
+def stacks() -> Iterator[str]:
+    """Where every thread and every unfinished task is."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    for ident, frame in sys._current_frames().items():
+        yield f"thread {names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}"
+    for each in gc.get_objects():
+        if isinstance(each, asyncio.Task) and not each.done():
+            places = [f"{f.f_code.co_filename}:{f.f_lineno} {f.f_locals}" for f in each.get_stack()]
+            yield f"task {each!r}\n    {places}"[:1_000]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=60.0, help="how long (default: 60)")
@@ -590,7 +601,7 @@ def main() -> int:
             print(f"soak: FAILED in round {number}, seed {seed}")
             print(*PROBLEMS.found[:20], sep="\n\n")
             print("the end of stderr:", *quiet.last, sep="", flush=True)
-            faulthandler.dump_traceback(sys.__stdout__)
+            print(*stacks(), sep="\n", flush=True)
             return 1
     faulthandler.cancel_dump_traceback_later()
     print(f"soak: {number} rounds, all accounted for, seed {seed}", flush=True)

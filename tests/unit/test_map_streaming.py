@@ -312,6 +312,27 @@ def test_out_of_an_infinite_iterable_off_the_loop(coordinator: Coordinator) -> N
     assert totals.submitted == totals.completed + totals.cancelled
 
 
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_the_loop_turns_while_results_are_always_ready(
+    coordinator: Coordinator, ordered: bool
+) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.ensure_future(others())
+    seen = []
+    async for _ in same.map(range(50), ordered=ordered):
+        seen.append(turns)
+        time.sleep(0.002)  # noqa: ASYNC251  so that the workers are ahead
+    task.cancel()
+    assert sorted(set(seen)) == seen, "no turn for others between two results"
+
+
 # -- memory ----------------------------------------------------------------------------------------
 
 
