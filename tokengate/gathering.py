@@ -238,9 +238,10 @@ class AsCompleted(Generic[R_co]):
         assert self._turn is not None
         async with self._turn:
             while not self._ready:
+                pending = self._inbox.pending  # before the look: some may end in between
                 self._ready.extend(self._inbox.take())
                 if not self._ready:
-                    if not self._inbox.pending:
+                    if not pending:
                         raise StopAsyncIteration
                     await self._inbox.wait(1)
             return self._ready.popleft()
@@ -253,9 +254,10 @@ class AsCompleted(Generic[R_co]):
     def __next__(self) -> Token[R_co]:
         assert self._inbox is not None
         while not self._ready:
+            pending = self._inbox.pending  # before the look: some may end in between
             self._ready.extend(self._inbox.take())
             if not self._ready:
-                if not self._inbox.pending:
+                if not pending:
                     raise StopIteration
                 self._inbox.wait_blocking(1, None)
         return self._ready.popleft()

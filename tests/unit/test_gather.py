@@ -18,6 +18,7 @@ from tokengate import (
     TokenKilled,
     as_completed,
     gather,
+    gathering,
     task_token_guard,
 )
 
@@ -416,3 +417,19 @@ def test_a_plain_thread_takes_what_a_loop_has_made(coordinator: Coordinator, gat
 
     asyncio.run(main())
     assert sorted(taken[:4]) == taken[4] == [0, 1, 2, 3]
+
+
+def test_one_that_ends_while_the_consumer_looks_is_not_lost(
+    coordinator: Coordinator, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = coordinator.submit(gate)
+    take = gathering._Inbox.take
+
+    def take_and_let_end(inbox: gathering._Inbox) -> list[Token[Any]]:
+        taken = take(inbox)
+        token.cancel()
+        return taken
+
+    monkeypatch.setattr(gathering._Inbox, "take", take_and_let_end)
+    assert list(as_completed([token])) == [token]
+    gate.open()
