@@ -10,11 +10,14 @@ import tokengate._interpreter  # noqa: F401 - first: it refuses where the core c
 from tokengate._core import current_token
 from tokengate.coordinator import Coordinator
 from tokengate.current import configure_default, get_coordinator, use
+from tokengate.deadlines import checkpoint, deadline
 from tokengate.errors import (
     CoordinatorStopped,
     FunctionExited,
     GateFull,
     LaneUnavailable,
+    TokenCancelled,
+    TokenDeadlock,
     TokenExpired,
     TokenGateError,
     TokenKilled,
@@ -33,14 +36,18 @@ __all__ = [
     "LaneUnavailable",
     "Stats",
     "Token",
+    "TokenCancelled",
+    "TokenDeadlock",
     "TokenExpired",
     "TokenGateError",
     "TokenKilled",
     "TokenState",
     "__version__",
     "as_completed",
+    "checkpoint",
     "configure_default",
     "current_token",
+    "deadline",
     "gather",
     "get_coordinator",
     "task_token_guard",

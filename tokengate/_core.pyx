@@ -10,7 +10,8 @@
 cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_DECREF
-from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uint8_t
+from libc.stdlib cimport calloc, free
 
 include "_corelib/native.pxi"
 
@@ -18,16 +19,23 @@ cdef class Runtime
 cdef class Link
 cdef class _Listener
 cdef class TokenBase
+cdef class Key
+cdef class Terms
+cdef class Policy
 cdef class Operation
 cdef class Core
 cdef class Worker
+cdef class Timekeeper
 cdef class GuardBase
 cdef class Collector
 
 include "_corelib/runtime.pxi"
 include "_corelib/inbound.pxi"
 include "_corelib/token.pxi"
+include "_corelib/terms.pxi"
 include "_corelib/operation.pxi"
+include "_corelib/timers.pxi"
 include "_corelib/worker.pxi"
+include "_corelib/deadlock.pxi"
 include "_corelib/guard.pxi"
 include "_corelib/bulk.pxi"

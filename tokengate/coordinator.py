@@ -11,12 +11,25 @@ from collections.abc import Callable
 from dataclasses import fields
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar, cast, overload
+from typing import (
+    IO,
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    ParamSpec,
+    Self,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
 from tokengate import _core, topology
-from tokengate.errors import CoordinatorStopped, LaneUnavailable
+from tokengate.errors import CoordinatorStopped, LaneUnavailable, TokenKilled
 from tokengate.lanes.threads import ThreadLane
 from tokengate.naming import NO_TAGS, operation_name, reject_asynchronous
+from tokengate.policy import Policies, checked_policy
+from tokengate.reports import describe, dump_tokens, executing_tokens
 from tokengate.stats import Durations, LaneStats, LoopLag, OperationStats, Stats, Totals
 
 if TYPE_CHECKING:
@@ -175,20 +188,19 @@ class Coordinator(_core.Core):
         return waiting
 
     def _report(self, waiting: int, seconds: float, ended: bool) -> None:
-        lines = []
+        lines: list[str] = []
         if waiting:
             lines.append(f"{waiting} waiting tokens were killed")
         if not ended:
-            stuck = self._lane.stuck()
-            for worker in list(self._lane.workers):
-                token = worker.token
-                if token is not None:
-                    token._kill_with(
-                        CoordinatorStopped(f"{self!r}: stopped while the function was running")
-                    )
+            stuck = executing_tokens(self._lane.workers)
+            told = [describe(*each) for each in stuck]  # as they are, not as killed
+            for token, _ in stuck:
+                token._kill_with(
+                    CoordinatorStopped(f"{self!r}: stopped while the function was running")
+                )
             if stuck:
                 lines.append(f"{len(stuck)} functions still run, abandoned:")
-                lines += stuck
+                lines += told
         if lines:
             head = f"tokengate: {self.name}: after {seconds:g} s of stopping, "
             # not logged: at interpreter exit nobody may be listening any more
@@ -270,6 +282,99 @@ class Coordinator(_core.Core):
             hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {names}"
             raise ValueError(f"no operation {name!r} has run on {self!r}; {hint}")
         return name
+
+    # -- the gate ------------------------------------------------------------------------------
+
+    def pause(self, op: str | GuardedFunction[..., Any] | None = None) -> None:
+        """Start no token of the operation (None: of any) until `resume`. What executes goes on.
+
+        Calls go on being accepted, and wait. ValueError, with similar names, for an operation this
+        coordinator does not know.
+        """
+        self._pause(self._named(op), True)
+
+    def resume(self, op: str | GuardedFunction[..., Any] | None = None) -> None:
+        """Undo `pause`; an operation paused by name stays so until it is resumed by name."""
+        self._pause(self._named(op), False)
+
+    def discard(self, op: str | GuardedFunction[..., Any] | None = None) -> int:
+        """End every token of the operation (None: of all) that has not started; returns how many.
+
+        They end KILLED with `TokenKilled`. The opposite, waiting until all have run, is `drain`.
+        """
+        name = self._named(op)
+        return self._kill_waiting(TokenKilled, "discarded before it could run", name)
+
+    def kill(self, token_id: int, reason: str = "killed") -> bool:
+        """End the token of that number with `TokenKilled(reason)`, wherever it is.
+
+        A function that executes runs on, abandoned. False: no such token, or it has ended. Takes
+        time in proportion to what waits.
+        """
+        if not isinstance(token_id, int) or isinstance(token_id, bool):
+            raise TypeError(f"token_id={token_id!r}: expected the number of a token, `token.id`")
+        _check_reason(reason)
+        token = self._find(token_id) if 0 < token_id < 2**63 else None
+        if token is not None and token.kill(reason):
+            return True
+        # if it has started meanwhile it is among these
+        return any(
+            token.id == token_id and token.kill(reason)
+            for token, _ in executing_tokens(self._lane.workers)
+        )
+
+    def kill_operation(self, op: str | GuardedFunction[..., Any], reason: str = "killed") -> int:
+        """End every token of the operation, waiting or executing, with `TokenKilled(reason)`.
+
+        Returns how many. Functions that execute run on, abandoned. Tokens created meanwhile are
+        not affected: `pause` first to have none.
+        """
+        _check_reason(reason)
+        name = self._known(op)
+        ended = self._kill_waiting(TokenKilled, reason, name)
+        for token, _ in executing_tokens(self._lane.workers):
+            if self._is_of(token, name):
+                ended += token.kill(reason)
+        return ended
+
+    def configure(self, op: str | GuardedFunction[..., Any], **policy: Unpack[Policies]) -> None:
+        """Change the policy of an operation: what is named changes, the rest stays.
+
+        Takes `task_token_guard`'s arguments from `limit` to `key_limit`. Holds at once for what
+        waits, except `timeout`, `run_timeout` and `key`, which hold for calls made from now on.
+        Functions that execute beyond a lowered limit go on. TypeError or ValueError for what a
+        policy cannot be, ValueError for an operation nobody knows.
+        """
+        from tokengate.guard import defined  # it needs this module first
+
+        guard = defined(op)
+        name = guard.operation if guard is not None else self._known(op)
+        known = name in self._operation_names()
+        base = self._policy(name) if known else guard._policy if guard is not None else None
+        tags = guard._tags if guard is not None else NO_TAGS
+        self._set_policy(name, tags, checked_policy(base, **policy))
+
+    def _named(self, op: str | GuardedFunction[..., Any] | None) -> str | None:
+        if op is None:
+            return None
+        from tokengate.guard import defined  # it needs this module first
+
+        guard = defined(op)
+        if guard is not None and guard.operation not in self._operation_names():
+            self._set_policy(guard.operation, guard._tags, guard._policy)  # it has not run yet
+        return self._known(op)
+
+    def _is_of(self, token: Token[Any], name: str) -> bool:
+        own = token.operation_type
+        return own == name or (name == _core.OTHER and own not in self._operation_names())
+
+    def dump(self, file: IO[str] | None = None) -> None:
+        """Write what executes and what is abandoned to a text file, by default stderr.
+
+        For each such token: its age, its operation, the task that called it, and the Python stack
+        of its worker. Any thread; does not stop the workers.
+        """
+        dump_tokens(self, self._lane.workers, sys.stderr if file is None else file)
 
     def resize(self, lane: str, n: int) -> None:
         """Let at most `n` workers of a lane execute at once; surplus ones end when they are free.
@@ -356,6 +461,11 @@ def _worker_counts(thread_workers: int | None) -> tuple[int, int]:
     if not 1 <= thread_workers <= 4096:
         raise ValueError(f"thread_workers={thread_workers!r}: expected 1 to 4096, or None")
     return thread_workers, thread_workers
+
+
+def _check_reason(reason: str) -> None:
+    if not isinstance(reason, str):
+        raise TypeError(f"reason={reason!r}: expected a string that says why")
 
 
 def _seconds(name: str, value: float) -> float:

@@ -8,7 +8,10 @@ One tree, so that ``except TokenGateError`` catches all of it and the leaves say
 - `FunctionExited`: the function raised something that must not act on the awaiter's loop.
 - `LaneUnavailable`: the lane asked for cannot run here.
 
-A token cancelled by its caller raises `asyncio.CancelledError`, or, where a thread without a
+- `TokenDeadlock`: waiting for a token that could never end.
+
+`TokenCancelled` is a BaseException, so that ``except Exception`` does not swallow it: `checkpoint`
+raises it inside a function whose token has ended. A token cancelled by its caller raises `asyncio.CancelledError`, or, where a thread without a
 running loop blocks on it, `concurrent.futures.CancelledError`.
 """
 
@@ -19,6 +22,8 @@ __all__ = [
     "FunctionExited",
     "GateFull",
     "LaneUnavailable",
+    "TokenCancelled",
+    "TokenDeadlock",
     "TokenExpired",
     "TokenGateError",
     "TokenKilled",
@@ -56,6 +61,14 @@ class FunctionExited(TokenGateError):
     `asyncio.CancelledError` would stop or confuse the awaiting event loop; they arrive as this,
     with the original as ``__cause__``. The worker lives on.
     """
+
+
+class TokenDeadlock(TokenGateError):
+    """A function waits for a token that waits, in the end, for that very function."""
+
+
+class TokenCancelled(BaseException):
+    """Raised by `checkpoint` inside a function whose token has ended; clean up and let it pass."""
 
 
 class LaneUnavailable(TokenGateError):

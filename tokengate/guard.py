@@ -6,7 +6,7 @@ import asyncio
 import functools
 import inspect
 import weakref
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from types import CodeType, MethodType
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec, TypeVar, overload
 
@@ -16,6 +16,7 @@ from tokengate.current import runtime
 from tokengate.errors import LaneUnavailable
 from tokengate.mapping import MapCall
 from tokengate.naming import frozen_tags, operation_name, reject_asynchronous
+from tokengate.policy import UNSET, Overflow, Policy, Unset, asked_terms, checked_policy
 
 if TYPE_CHECKING:
     from tokengate.token import Token
@@ -55,6 +56,7 @@ class GuardedFunction(_core.GuardBase, Generic[P, R_co]):
         fn: Callable[P, R_co],
         operation: str,
         tags: Mapping[str, Any],
+        policy: Policy,
         *,
         kind: type | None = None,
     ) -> None:
@@ -63,7 +65,7 @@ class GuardedFunction(_core.GuardBase, Generic[P, R_co]):
             # an attribute of theirs must not hide one of ours
             if not hasattr(GuardedFunction, key):
                 self.__dict__.setdefault(key, value)
-        self._set_up(runtime, fn, operation, tags)
+        self._set_up(runtime, fn, operation, tags, policy)
         self._kind = kind
         self._bound = None
         _look_like_coroutine_function(self, fn)
@@ -140,14 +142,20 @@ class GuardedFunction(_core.GuardBase, Generic[P, R_co]):
     def options(
         self,
         *,
+        priority: int | None = None,
+        timeout: float | None | Unset = UNSET,
+        run_timeout: float | None | Unset = UNSET,
+        key: Callable[..., Any] | None | Unset = UNSET,
+        lane: str | None = None,
         tags: Mapping[str, Any] | None = None,
         coordinator: Coordinator | None = None,
-        lane: str | None = None,
     ) -> GuardedFunction[P, R_co]:
         """A view of this function for calls with other settings; the operation is the same.
 
-        tags: replace the tags that its tokens show (the operation's weight stays what it was
-        declared). coordinator: where its tokens run. lane: ``"thread"``; anything else raises
+        priority, timeout, run_timeout, key: for these calls, in place of the operation's own (for
+        the last three None means none; tokens with a key go by the operation's priority). tags:
+        replace the tags that its tokens show (the operation's weight stays what it was declared).
+        coordinator: where its tokens run. lane: ``"thread"``; anything else raises
         `LaneUnavailable`. TypeError or ValueError for what these cannot be.
         """
         if lane is not None:
@@ -160,6 +168,10 @@ class GuardedFunction(_core.GuardBase, Generic[P, R_co]):
             view._retag(frozen_tags(tags))
         if coordinator is not None:
             view._move(coordinator)
+        if priority is not None or any(
+            not isinstance(asked, Unset) for asked in (timeout, run_timeout, key)
+        ):
+            view._ask(asked_terms(priority, timeout, run_timeout, key))
         return view
 
     @overload
@@ -288,34 +300,78 @@ def task_token_guard(
     tags: Mapping[str, Any] | None = None,
     *,
     lane: str = "thread",
+    limit: int | None = None,
+    max_waiting: int | None = None,
+    overflow: Overflow = "reject",
+    priority: int = 0,
+    timeout: float | None = None,
+    run_timeout: float | None = None,
+    key: Callable[..., Any] | None = None,
+    key_limit: int = 1,
 ) -> Callable[[Callable[P, R]], GuardedFunction[P, R]]: ...
 def task_token_guard(
-    operation_type: Any = None, tags: Mapping[str, Any] | None = None, *, lane: str = "thread"
+    operation_type: Any = None,
+    tags: Mapping[str, Any] | None = None,
+    *,
+    lane: str = "thread",
+    limit: int | None = None,
+    max_waiting: int | None = None,
+    overflow: Overflow = "reject",
+    priority: int = 0,
+    timeout: float | None = None,
+    run_timeout: float | None = None,
+    key: Callable[..., Any] | None = None,
+    key_limit: int = 1,
 ) -> Any:
     """Turn every call of a synchronous function into a token.
 
     Bare, or with arguments. operation_type: the name its tokens are counted under, by default
     ``"module.qualname"``; functions may share one. tags: ``{"weight": "light" | "medium" |
     "heavy"}`` says what a call is expected to cost until it has been measured; other keys are the
-    user's own. lane: ``"thread"``.
+    user's own. lane: ``"thread"``. Above a `classmethod` or `staticmethod` the guard comes outermost.
+
+    The rest is the operation's policy (`Coordinator.configure` changes it later):
+
+    limit: so many execute at once; a run that was abandoned counts until its function returns.
+    max_waiting: so many may wait; beyond it, overflow: ``"reject"`` ends the new token KILLED with
+    `GateFull`, ``"shed_oldest"`` ends the oldest waiting one so, ``"block"`` makes the caller wait
+    for room (on an event loop's thread it raises RuntimeError; `.map` waits for room under every
+    overflow). priority: higher goes first; whatever waits behind a higher one all the time is
+    served every two seconds. timeout: seconds from creation, run_timeout: from start, after which
+    the token ends EXPIRED. key: takes the call's arguments and gives a hashable value; of tokens
+    with equal values key_limit execute at once, in the order of their calls.
 
     Raises TypeError for an asynchronous or generator function and for what is not callable;
-    ValueError for an unknown weight, and for two different functions that give one operation two
-    weights. Decorating the same function again replaces the first.
+    TypeError or ValueError for an unknown weight, for what a policy cannot be, and for two different
+    functions that give one operation two weights or two policies. Decorating the same function
+    again replaces the first.
     """
     if callable(operation_type) or isinstance(operation_type, (classmethod, staticmethod)):
-        return _guard(operation_type, None, NO_OPTIONS)
+        return _guard(operation_type, None, NO_OPTIONS, NO_POLICY)
     if operation_type is not None and (not isinstance(operation_type, str) or not operation_type):
         raise TypeError(f"operation_type={operation_type!r}: expected a non-empty string")
     _require_lane(lane)
     options = frozen_tags(tags)
-    return lambda fn: _guard(fn, operation_type, options)
+    policy = checked_policy(
+        limit=limit,
+        max_waiting=max_waiting,
+        overflow=overflow,
+        priority=priority,
+        timeout=timeout,
+        run_timeout=run_timeout,
+        key=key,
+        key_limit=key_limit,
+    )
+    return lambda fn: _guard(fn, operation_type, options, policy)
 
 
 NO_OPTIONS = frozen_tags(None)
+NO_POLICY = checked_policy()
 
 
-def _guard(fn: Any, operation: str | None, tags: Mapping[str, Any]) -> GuardedFunction[Any, Any]:
+def _guard(
+    fn: Any, operation: str | None, tags: Mapping[str, Any], policy: Policy
+) -> GuardedFunction[Any, Any]:
     kind = None
     if isinstance(fn, (classmethod, staticmethod)):
         kind = type(fn)
@@ -325,25 +381,46 @@ def _guard(fn: Any, operation: str | None, tags: Mapping[str, Any]) -> GuardedFu
     if not callable(fn) or inspect.isclass(fn):
         raise TypeError(f"task_token_guard decorates a synchronous function, got {fn!r}")
     reject_asynchronous(fn)
-    guard = GuardedFunction(fn, operation or operation_name(fn), tags, kind=kind)
-    _define(guard, tags)
+    guard = GuardedFunction(fn, operation or operation_name(fn), tags, policy, kind=kind)
+    _define(guard)
     return guard
 
 
-def _define(guard: GuardedFunction[Any, Any], tags: Mapping[str, Any]) -> None:
+def _define(guard: GuardedFunction[Any, Any]) -> None:
     """Record who defined an operation; two functions must not contradict each other."""
     known = _definitions.get(guard.operation)
     if known is not None:
         mine, theirs = operation_name(guard.__wrapped__), operation_name(known.__wrapped__)
-        weight, other = tags.get("weight"), known._tags.get("weight")
-        if mine != theirs and weight is not None and other is not None and weight != other:
-            raise ValueError(
-                f"operation {guard.operation!r} has two weights: {other!r} from {theirs} and "
-                f"{weight!r} from {mine}. Give both the same, or one of them another name."
-            )
-        if mine != theirs and weight is None:
-            return  # the earlier one says more
+        if mine != theirs:
+            for kind, own, other in _contradictions(guard, known):
+                raise ValueError(
+                    f"operation {guard.operation!r} has two {kind}: {other} from {theirs} and "
+                    f"{own} from {mine}. Give both the same, or one of them another name."
+                )
+            if not guard._tags.get("weight") and guard._policy.as_dict() == NO_POLICY.as_dict():
+                return  # the earlier one says more
     _definitions[guard.operation] = guard
+
+
+def defined(op: Any) -> GuardedFunction[Any, Any] | None:
+    """The guarded function that defined an operation, or `op` itself if it is one."""
+    if isinstance(op, GuardedFunction):
+        return op
+    return _definitions.get(op) if isinstance(op, str) else None
+
+
+def _contradictions(
+    one: GuardedFunction[Any, Any], other: GuardedFunction[Any, Any]
+) -> Iterator[tuple[str, str, str]]:
+    """What both of them say about their operation, and not the same: kind, of one, of the other."""
+    weights = one._tags.get("weight"), other._tags.get("weight")
+    if None not in weights and weights[0] != weights[1]:
+        yield "weights", repr(weights[0]), repr(weights[1])
+    mine, theirs, usual = one._policy.as_dict(), other._policy.as_dict(), NO_POLICY.as_dict()
+    if usual not in (mine, theirs):
+        for name in usual:
+            if mine[name] != theirs[name]:
+                yield "policies", f"{name}={mine[name]!r}", f"{name}={theirs[name]!r}"
 
 
 def _require_lane(lane: str) -> None:

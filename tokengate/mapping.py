@@ -230,8 +230,8 @@ class _Source:
         False: there was nothing to submit.
         """
         assert self._sync is not None
-        room = self.window - self.collector.held
-        if room <= 0 or self.exhausted:
+        room = self.window - self.collector.held + self.collector.full
+        if room <= 0 or (self.exhausted and not self.collector.full):
             return False
         before = self.collector.submitted
         self.exhausted = self._submit(self._sync, room, budget)
@@ -269,8 +269,13 @@ class _Source:
             self._submit(iter((item,)), 1, SLICE_NS)
 
     def has_more(self) -> bool:
-        """True if a synchronous iterable may have items for which the window has room."""
-        return self._sync is not None and not self.exhausted and self.collector.held < self.window
+        """True if a synchronous iterable may have items for which window and queue have room."""
+        return (
+            self._sync is not None
+            and not self.exhausted
+            and not self.collector.full
+            and self.collector.held < self.window
+        )
 
     async def wait(self, want: int) -> None:
         """Until `want` ended tokens are ready, none is pending, or the next item has come."""

@@ -32,6 +32,9 @@ class Durations:
 class OperationStats:
     """One operation. The first three are gauges, the others count since the coordinator was made.
 
+    `rejected` and `shed` are among `killed`: refused because the queue was full or the coordinator
+    stopped, and ended to make room for a newer call. `abandoned_now` is a gauge: functions that run
+    on although their token has ended.
     `wait` (creation to start) and `run` (start to finish) cover tokens that completed or failed.
     """
 
@@ -45,6 +48,7 @@ class OperationStats:
     expired: int
     killed: int
     rejected: int
+    shed: int
     abandoned_now: int
     abandoned_total: int
     oldest_wait: float
@@ -95,6 +99,7 @@ class Totals:
     expired: int
     killed: int
     rejected: int
+    shed: int
     abandoned_now: int
     abandoned_total: int
 

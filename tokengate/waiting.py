@@ -25,13 +25,22 @@ async def wait_on_loop(
         if not signal.done():
             signal.set_result(None)
 
+    loop = asyncio.get_running_loop()
+
+    def wake_from_anywhere() -> None:
+        loop.call_soon_threadsafe(wake)
+
+    if collector.full and not collector.watch_room(wake_from_anywhere):
+        return
     if not collector.wake_when(want, wake):
+        collector.forget_room()
         return
     if other is not None:
         other.add_done_callback(wake)
     try:
         await signal
     finally:
+        collector.forget_room()
         collector.forget_waker()
         if other is not None:
             other.remove_done_callback(wake)
@@ -47,15 +56,21 @@ def wait_on_thread(collector: Collector, want: int, deadline: float | None = Non
     if worker is not None:
         while not collector.satisfied(want) and collector.help(worker):
             pass
-    lock = threading.Lock()
-    lock.acquire()
-    if not collector.wake_when(want, lock.release):
+    signal = threading.Semaphore(0)  # both what ends and what makes room may release it
+    if collector.full and not collector.watch_room(signal.release):
+        return True
+    if not collector.wake_when(want, signal.release):
+        collector.forget_room()
         return True
     try:
         if worker is not None:
+            if deadline is None:
+                collector.begin_waiting(worker, want)
             worker.step_aside()
-        return lock.acquire(timeout=-1 if deadline is None else _remaining(deadline))
+        return signal.acquire(timeout=None if deadline is None else _remaining(deadline))
     finally:
+        collector.forget_room()
         collector.forget_waker()
         if worker is not None:
+            collector.end_waiting(worker)
             worker.step_back()

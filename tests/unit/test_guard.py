@@ -326,7 +326,7 @@ def test_an_unknown_lane_is_refused() -> None:
 
 def test_unknown_arguments_are_refused() -> None:
     with pytest.raises(TypeError):
-        task_token_guard("some name", limit=5)(plain)  # type: ignore[call-overload]
+        task_token_guard("some name", limits=5)(plain)  # type: ignore[call-overload]
     with pytest.raises(TypeError):
         task_token_guard("some name", {}, "thread")(plain)  # type: ignore[call-overload]
 

@@ -26,6 +26,8 @@ cdef class Collector:
     cdef object waker
     cdef list attached        # synchronous consumers: tokens made elsewhere, for a worker that helps
     cdef Py_ssize_t helped    # how many of those it has looked at
+    cdef TokenBase kept_back  # made, and not taken by a full queue: the next to be handed over
+    cdef object room          # notify of who waits until there is room for it
     cdef bint forgiving       # the consumer has what it wanted: later failures need not be reported
     cdef object __weakref__
 
@@ -84,7 +86,8 @@ cdef class Collector:
 
     def submit_many(self, GuardBase guard, iterator, Py_ssize_t count, bint star, dict constants, bint keep,
                     int64_t budget):
-        """Calls the guard with up to `count` items of an iterator, for at most about `budget` ns.
+        """Calls the guard with up to `count` items of an iterator, for at most about `budget` ns, or until its operation's
+        queue is full (see `full`).
 
         star: an item is the tuple of positional arguments. constants: keyword arguments of every call, or None.
         keep: tokens remember their arguments. Returns True when the iterator is exhausted. What the iterator raises
@@ -97,13 +100,20 @@ cdef class Collector:
         cdef bint prompt = type(iterator) not in _KNOWN_ITERATORS
         cdef int64_t until = tg_now() + budget
         cdef Link link = None
+        cdef str caller = None
         cdef TokenBase token
         cdef tuple args
         cdef object item
+        cdef PyObject *deadline = NULL
         core.check()
         operation = guard.of(core)
+        if not self.hand_over_kept():
+            return False
+        prompt = prompt or operation.bounded or (operation.shared is not None and operation.shared.bounded)
         if self.on_loop:
-            link = _link_to(_running_loop())
+            loop = _running_loop()
+            link = _link_to(loop)
+            caller = link.caller(loop)
         try:
             while count > 0:
                 count -= 1
@@ -119,12 +129,18 @@ cdef class Collector:
                     token.kept = args
                 if self.on_loop:
                     token.link = link
+                    token.caller_name = caller
                     token.callback = self
                     tg_word_announce(&token.t.word, TG_WAITER)
                 else:
                     token.blockers = [self]
                     tg_word_announce(&token.t.word, TG_BLOCKED)
                 self.next_place += 1
+                PyContextVar_Get(_deadline_var, NULL, &deadline)
+                if guard.terms is not None or operation.terms is not None or deadline is not NULL:
+                    token.t.created = tg_now()
+                    if not self.dress(core, token, operation, guard.terms, deadline):
+                        continue
                 Py_INCREF(token)  # the queue's reference, held for it by the chunk
                 chunk[filled] = &token.t
                 filled += 1
@@ -132,7 +148,8 @@ cdef class Collector:
                     # An iterator that runs code of its own may wait for what it gave before, or take its time.
                     count_handed = filled
                     filled = 0
-                    self.hand_over(core, operation, chunk, count_handed)
+                    if not self.hand_over(core, operation, chunk, count_handed):
+                        return False
                     full = CHUNK
                     if tg_now() >= until:
                         return False
@@ -141,14 +158,26 @@ cdef class Collector:
             # also when the iterator, or an item that is no tuple, raised: what came before it is on its way
             self.hand_over(core, operation, chunk, filled)
 
-    cdef void hand_over(self, Core core, Operation operation, tg_token **chunk, size_t count) except *:
-        # No code of the user's runs in here: what can be seen in `tokens` has been submitted.
-        cdef tg_summons summons
+    cdef bint dress(self, Core core, TokenBase token, Operation operation, Terms asked, PyObject *deadline) except -1:
+        # False: it has ended over that, and is on its way to `note`.
+        with cython.critical_section(self):
+            self.pending += 1
+            self.tokens[token.place] = token
+        if not core.dress(token, operation, asked, deadline):
+            return False
+        with cython.critical_section(self):
+            self.pending -= 1  # hand_over counts it
+        return True
+
+    cdef bint hand_over(self, Core core, Operation operation, tg_token **chunk, size_t count) except -1:
+        # No code of the user's runs in here: what can be seen in `tokens` has been submitted. False: the queue is full,
+        # and the token that found it so is kept back (of bounded operations they come singly).
+        cdef tg_receipt receipt
         cdef TokenBase token
         cdef size_t i
         cdef int64_t now
         if count == 0:
-            return
+            return True
         now = tg_now()
         with cython.critical_section(self):
             self.pending += count
@@ -156,13 +185,66 @@ cdef class Collector:
                 token = <TokenBase>chunk[i].owner
                 token.t.created = now
                 self.tokens[token.place] = token
-        if tg_pool_submit(core.pool, operation.record(), chunk, count, now, &summons):
-            core.carry_out(summons)
-            return
-        for i in range(count):
+        receipt = tg_pool_submit(core.pool, operation.record(), chunk, count, now)
+        if receipt.shed is not NULL:
+            core.end_shed(receipt.shed)
+        core.carry_out(receipt.summons)
+        for i in range(receipt.taken):
+            # what has been taken may be running, but this consumer, who has not looked yet, holds it
+            if chunk[i].extra is not NULL:
+                core.arm(<TokenBase>chunk[i].owner, 0)
+        if receipt.taken == count:
+            return True
+        for i in range(receipt.taken, count):
             token = <TokenBase>chunk[i].owner
             Py_DECREF(token)
-            core.refuse(token)
+            if receipt.closed:
+                core.refuse(token)
+            else:
+                self.keep_back(core, operation, token)
+        return receipt.closed
+
+    cdef void keep_back(self, Core core, Operation operation, TokenBase token) except *:
+        if self.kept_back is None:
+            self.kept_back = token
+        else:  # the policy was changed while a chunk was being filled
+            core.overflow(token, operation)
+
+    cdef bint hand_over_kept(self) except -1:
+        """False: there is still no room for the token that was kept back."""
+        cdef TokenBase token = self.kept_back
+        if token is None:
+            return True
+        self.forget_room()
+        if not tg_ended(tg_word_load(&token.t.word)):
+            if not token.core.hand_over(token) and not tg_ended(tg_word_load(&token.t.word)):
+                return False
+            if token.t.extra is not NULL:
+                token.core.arm(token, 0)
+        self.kept_back = None
+        return True
+
+    @property
+    def full(self):
+        """True while a token is kept back because its operation's queue is full."""
+        return self.kept_back is not None
+
+    def watch_room(self, notify):
+        """Calls `notify()` once when there may be room for the token that is kept back. False: there may be already."""
+        cdef TokenBase token = self.kept_back
+        if token is None:
+            return False
+        self.forget_room()
+        if not token.core.watch_room(token.t.op, notify):
+            return False
+        self.room = notify
+        return True
+
+    def forget_room(self):
+        """The consumer no longer waits for room."""
+        if self.room is not None and self.kept_back is not None:
+            self.kept_back.core.unwatch_room(self.room)
+        self.room = None
 
     # -- out --------------------------------------------------------------------------------------------------------
 
@@ -260,6 +342,15 @@ cdef class Collector:
             if worker.help(<TokenBase>each):
                 return True
         return False
+
+    def begin_waiting(self, Worker worker, Py_ssize_t want):
+        """Before a worker blocks for all of this collector's tokens: TokenDeadlock if one of them can never end."""
+        if want >= self.pending + len(self.ready):
+            _begin_waiting(worker, [*self.unfinished(), *(self.attached or ())])
+
+    def end_waiting(self, Worker worker):
+        """After `begin_waiting`."""
+        worker.waits_for = None
 
     def discard(self):
         """Drops all tokens; what they failed with is of no interest any more."""

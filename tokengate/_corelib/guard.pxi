@@ -8,14 +8,17 @@ cdef class GuardBase:
     cdef readonly str operation
     cdef object tags          # as declared: the operation's hint comes from here
     cdef object labels        # what its tokens show
+    cdef readonly Policy _policy  # as declared
+    cdef Terms terms          # what .options asks for on top of it, or None
     cdef bint plain           # nothing in the labels can refer to anything else
     cdef Core home            # the coordinator of .options(coordinator=...), or None: the current one
     cdef Operation cached     # this operation in the default coordinator, which never goes away
     cdef dict __dict__
     cdef object __weakref__
 
-    def _set_up(self, Runtime runtime, fn, str operation, tags, Core home=None):
+    def _set_up(self, Runtime runtime, fn, str operation, tags, Policy policy, Core home=None):
         """Once, by the constructor. tags: a read-only mapping."""
+        self._policy = policy
         self.runtime = runtime
         self.fn = fn
         self.operation = operation
@@ -35,13 +38,17 @@ cdef class GuardBase:
 
     def _copy(self, GuardBase other, fn):
         """Once, by the maker of a view: another function (a bound method, say) under the same operation."""
-        self._set_up(other.runtime, fn, other.operation, other.tags, other.home)
+        self._set_up(other.runtime, fn, other.operation, other.tags, other._policy, other.home)
+        self.terms = other.terms
         self.cached = other.cached
         self.labels = other.labels
         self.plain = other.plain
 
     def _move(self, Core home):
         self.home = home
+
+    def _ask(self, Terms terms):
+        self.terms = terms
 
     def _retag(self, labels):
         self.labels = labels
@@ -59,12 +66,12 @@ cdef class GuardBase:
         if core is self.runtime.default:
             operation = self.cached
             if operation is None:
-                operation = core.operation(self.operation, self.tags)
+                operation = core.operation(self.operation, self.tags, self._policy)
                 with cython.critical_section(self):
                     if self.cached is None:
                         self.cached = operation
             return operation
-        return core.operation(self.operation, self.tags)
+        return core.operation(self.operation, self.tags, self._policy)
 
     def __call__(self, *args, **kwargs):
         cdef Core core
@@ -72,12 +79,12 @@ cdef class GuardBase:
             raise RuntimeError(f"this {type(self).__name__} was made without its constructor")
         core = self.core()
         core.check()  # before anything of the pool is touched
-        return core.spawn(self.runtime.token_class, self.of(core), self.labels, self.plain, self.fn, args,
+        return core.spawn(self.runtime.token_class, self.of(core), self.labels, self.plain, self.terms, self.fn, args,
                           kwargs if kwargs else None)
 
 
 def submit(Runtime runtime, Core core, str operation, tags, fn, tuple args, dict kwargs):
     """A token of a plain callable on a given coordinator."""
     core.check()
-    return core.spawn(runtime.token_class, core.operation(operation, tags), tags, _plain(tags), fn, args,
+    return core.spawn(runtime.token_class, core.operation(operation, tags, _no_policy), tags, _plain(tags), None, fn, args,
                       kwargs if kwargs else None)

@@ -27,6 +27,8 @@ cdef class Link:
     cdef bint deaf           # the loop has dropped its reader: it was closed
     cdef object loop_ref
     cdef object context      # empty: drains belong to nobody; each callback runs in its own
+    cdef object task_ref     # the task that last called on this loop, weakly, and its name; the loop's thread only
+    cdef str task_name
     cdef tg_hist lag
     cdef tg_bell *bell       # NULL: the loop is woken by call_soon_threadsafe
     cdef object __weakref__
@@ -60,6 +62,16 @@ cdef class Link:
     def __dealloc__(self):
         if self.bell is not NULL:
             tg_bell_release(self.bell)
+
+    cdef str caller(self, object loop):
+        """Name of the task that runs on the loop, or None. On the loop's thread."""
+        task = _current_task(loop)
+        if task is None:
+            return None
+        if self.task_ref is None or self.task_ref() is not task:
+            self.task_ref = weakref.ref(task)
+            self.task_name = str(task.get_name())
+        return self.task_name
 
     cdef inline bint leads_to(self, object loop):
         # The weak reference's callback clears `alive` before the loop's memory can be reused.

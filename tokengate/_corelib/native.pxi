@@ -67,7 +67,30 @@ cdef extern from "tg_token.h" nogil:
     ctypedef struct tg_times:
         tg_hist wait
         tg_hist run
+    ctypedef struct tg_key:
+        pass
+    ctypedef struct tg_queue:
+        pass
+    ctypedef struct tg_extra:
+        tg_queue *queue
+        tg_key *key
+        int32_t priority
+        int64_t run_timeout
+        void *key_owner
+        tg_moment deadline
+        tg_token *token
+    ctypedef struct tg_policy:
+        uint32_t limit
+        uint32_t key_limit
+        uint64_t max_waiting
+        int32_t priority
+        uint8_t overflow
+    cdef enum:
+        TG_REJECT
+        TG_SHED_OLDEST
+        TG_BLOCK
     ctypedef struct tg_op:
+        tg_counter shed
         tg_counter submitted
         tg_counter admitted
         tg_counter started
@@ -82,6 +105,7 @@ cdef extern from "tg_token.h" nogil:
         uint32_t generation
         tg_token *next
         tg_op *op
+        tg_extra *extra
         void *owner
         int64_t charge
         uint64_t id
@@ -98,6 +122,9 @@ cdef extern from "tg_token.h" nogil:
     uint64_t tg_op_live(tg_op *op)
     void tg_op_abandoned_add(tg_op *op, int64_t n)
     int64_t tg_op_abandoned_now(tg_op *op)
+    bint tg_op_give_place(tg_op *op, tg_counter *counter)
+    bint tg_op_gated(tg_op *op)
+    bint tg_op_barred(tg_op *op)
     void tg_token_init(tg_token *t, tg_op *op, void *owner, uint64_t id, uint32_t generation)
 
 cdef extern from "tg_inbox.h" nogil:
@@ -129,6 +156,12 @@ cdef extern from "tg_pool.h" nogil:
     ctypedef struct tg_summons:
         tg_worker *wake
         bint start
+        bint room
+    ctypedef struct tg_receipt:
+        size_t taken
+        bint closed
+        tg_token *shed
+        tg_summons summons
     ctypedef struct tg_pool_view:
         uint32_t workers
         uint32_t idle
@@ -140,16 +173,21 @@ cdef extern from "tg_pool.h" nogil:
         double cpu_seconds
     ctypedef struct tg_op_view:
         uint64_t waiting
+        bint paused
+        tg_policy policy
         int64_t oldest
     tg_pool *tg_pool_new(uint32_t max_workers, uint32_t limit)
     tg_pool *tg_pool_retain(tg_pool *p)
     void tg_pool_release(tg_pool *p)
-    tg_op *tg_pool_add_op(tg_pool *p, uint64_t hint)
+    tg_op *tg_pool_add_op(tg_pool *p, uint64_t hint, const tg_policy *policy)
+    tg_queue *tg_pool_key_queue(tg_pool *p, tg_op *op)
     uint64_t tg_pool_new_id(tg_pool *p)
     uint64_t tg_pool_new_ids(tg_pool *p)
     void tg_pool_watch(tg_pool *p, bint on)
     bint tg_pool_watched(tg_pool *p)
-    bint tg_pool_submit(tg_pool *p, tg_op *op, tg_token **tokens, size_t count, int64_t now, tg_summons *out)
+    tg_receipt tg_pool_submit(tg_pool *p, tg_op *op, tg_token **tokens, size_t count, int64_t now)
+    tg_summons tg_pool_freed(tg_pool *p, tg_op *op, int64_t now)
+    void tg_pool_give_key(tg_pool *p, tg_token *t)
     void tg_pool_unlink(tg_pool *p, tg_token *t)
     tg_worker *tg_pool_enter(tg_pool *p)
     uint32_t tg_pool_start_failed(tg_pool *p)
@@ -158,18 +196,45 @@ cdef extern from "tg_pool.h" nogil:
     tg_token *tg_pool_next(tg_pool *p, tg_worker *w, tg_op *op, int64_t charge, int64_t run, bint late, int64_t now,
                            tg_summons *out)
     tg_token *tg_pool_skip(tg_pool *p, tg_worker *w, tg_op *op, int64_t charge, int64_t now, tg_summons *out)
-    tg_summons tg_pool_abandon(tg_pool *p, int64_t now)
-    void tg_pool_abandon_quietly(tg_pool *p)
+    bint tg_pool_give_back(tg_pool *p, tg_token *t)
+    tg_token *tg_pool_again(tg_pool *p, tg_worker *w, int64_t now, tg_summons *out)
+    bint tg_pool_help(tg_pool *p, tg_token *t, int64_t now, uint32_t *was)
+    tg_summons tg_pool_abandon(tg_pool *p, tg_op *op, int64_t now)
+    void tg_pool_abandon_quietly(tg_pool *p, tg_op *op)
     tg_summons tg_pool_nudge(tg_pool *p, int64_t now)
     void tg_pool_unabandon(tg_pool *p)
     void tg_pool_refuse(tg_pool *p)
     void tg_pool_close(tg_pool *p)
     void tg_pool_open(tg_pool *p)
-    tg_token *tg_pool_detach(tg_pool *p, tg_op *only)
+    size_t tg_pool_detach(tg_pool *p, tg_op *only, tg_token **out, size_t most)
+    tg_token *tg_pool_find(tg_pool *p, uint64_t id, void (*hold)(void *) noexcept nogil)
+    tg_summons tg_pool_pause(tg_pool *p, tg_op *only, bint paused)
+    tg_summons tg_pool_configure(tg_pool *p, tg_op *op, const tg_policy *policy)
+    bint tg_pool_want_room(tg_pool *p, tg_op *op, bint wanted)
     void tg_pool_resize(tg_pool *p, uint32_t max_workers, uint32_t limit, tg_summons *out)
     void tg_pool_look(tg_pool *p, tg_pool_view *view)
     void tg_pool_look_op(tg_pool *p, tg_op *op, tg_op_view *view)
     void tg_unpark(tg_parker *p)
+
+cdef extern from "tg_timer.h" nogil:
+    ctypedef struct tg_timers:
+        pass
+    cdef enum:
+        TG_TIMERS_NOTHING
+        TG_TIMERS_WAKE
+        TG_TIMERS_START
+        TG_TIMERS_NO_MEMORY
+    tg_timers *tg_timers_new()
+    tg_timers *tg_timers_retain(tg_timers *s)
+    void tg_timers_release(tg_timers *s)
+    int tg_timers_arm(tg_timers *s, tg_extra *x, int64_t deadline)
+    void tg_timers_disarm(tg_timers *s, tg_extra *x)
+    size_t tg_timers_due(tg_timers *s, int64_t now, tg_token **out, size_t most, void (*hold)(void *) noexcept nogil)
+    bint tg_timers_wait(tg_timers *s)
+    void tg_timers_start_failed(tg_timers *s)
+    void tg_timers_close(tg_timers *s)
+    void tg_timers_open(tg_timers *s)
+    void tg_timers_wake(tg_timers *s)
 
 cdef extern from "tg_base.h" nogil:
     int64_t tg_now()

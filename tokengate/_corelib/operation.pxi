@@ -23,15 +23,57 @@ cdef class Operation:
     cdef readonly object tags
     cdef tg_op *ptr         # belongs to the pool, which outlives every token of it
     cdef Operation shared   # not None: one name too many, which shares this one's record
+    cdef readonly Policy policy
+    cdef Terms terms        # what the policy asks of each token, or None; replaced as a whole
+    cdef bint bounded       # only so many may wait
+    cdef dict keys          # value -> Key of those in use
+    cdef object keys_lock   # guards `keys`; reentrant, for a value's __eq__ is the user's own code
 
     cdef inline tg_op *record(self):
         return self.ptr if self.shared is None else self.shared.ptr
+
+    cdef void adopt(self, Policy policy) except *:
+        self.policy = policy
+        self.bounded = policy.max_waiting is not None
+        self.terms = policy.terms()
+
+    cdef Key acquire_key(self, object value):
+        """The key of that value, with one more user. Raises what hashing and comparing the value raise."""
+        cdef Key key
+        if self.shared is not None:
+            return self.shared.acquire_key((self.name, value))
+        with self.keys_lock:
+            if self.keys is None:
+                self.keys = {}
+            key = self.keys.get(value)
+            if key is None:
+                key = Key()
+                key.value = value
+                self.keys[value] = key
+            key.users += 1
+        return key
+
+    cdef void release_key(self, Key key):
+        if self.shared is not None:
+            self.shared.release_key(key)
+            return
+        with self.keys_lock:
+            key.users -= 1
+            if key.users > 0:
+                return
+            try:
+                del self.keys[key.value]
+            except Exception:
+                _log.error("operation %r: the key %r can no longer be found among those in use; it must not change",
+                           self.name, key.value, exc_info=True)
 
 
 cdef class Core:
     """The compiled half of `tokengate.Coordinator`."""
 
     cdef tg_pool *pool
+    cdef tg_timers *timers   # NULL: no token has had a deadline yet; made once, under the critical section
+    cdef list rooms          # callables of who waits for room in a queue; under the critical section
     cdef uint32_t generation
     cdef uint32_t max_workers
     cdef uint32_t limit
@@ -47,6 +89,7 @@ cdef class Core:
     def __cinit__(self, *args, **kwargs):
         self.operations = {}
         self.watches = []
+        self.rooms = []
 
     def _open_pool(self, uint32_t max_workers, uint32_t limit):
         """Makes the native pool; once, by the constructor."""
@@ -64,6 +107,9 @@ cdef class Core:
             # Dropped without stop(): its tokens have ended (each holds its core), so the workers may leave.
             tg_pool_close(self.pool)
             tg_pool_release(self.pool)
+            if self.timers is not NULL:
+                tg_timers_close(self.timers)
+                tg_timers_release(self.timers)
         # else: inherited by a forked child; its locks are in an unknown state and its memory stays where it is
 
     cdef void renew(self) except *:
@@ -77,8 +123,12 @@ cdef class Core:
             if self.refusing:
                 tg_pool_refuse(self.pool)
             self.watches = []
+            self.rooms = []
+            self.timers = NULL
             for operation in self.operations.values():
-                (<Operation>operation).ptr = self.new_op((<Operation>operation).tags)
+                (<Operation>operation).keys = None
+                (<Operation>operation).keys_lock = threading.RLock()
+                (<Operation>operation).ptr = self.new_op(<Operation>operation)
             self._forked()
             self.generation = tg_generation()  # last: from here on other threads of the child may use it
 
@@ -97,39 +147,50 @@ cdef class Core:
 
     # -- operations -------------------------------------------------------------------------------------------------
 
-    cdef tg_op *new_op(self, object tags) except NULL:
-        cdef uint64_t hint = _HINTS.get(tags.get("weight"), _HINTS["light"])
-        cdef tg_op *ptr = tg_pool_add_op(self.pool, hint)
+    cdef tg_op *new_op(self, Operation operation) except NULL:
+        cdef uint64_t hint = _HINTS.get(operation.tags.get("weight"), _HINTS["light"])
+        cdef tg_policy policy
+        cdef tg_op *ptr
+        _native_policy(operation.policy, &policy)
+        ptr = tg_pool_add_op(self.pool, hint, &policy)
         if ptr is NULL:
             raise MemoryError("no memory for an operation's queue")
         return ptr
 
-    cdef Operation operation(self, str name, object tags):
-        """The operation of that name, made on first use. Any thread."""
+    cdef Operation operation(self, str name, object tags, Policy policy):
+        """The operation of that name, made with these tags and this policy on first use. Any thread."""
         cdef Operation operation = self.operations.get(name)
-        cdef Operation other
         if operation is not None:
             return operation
         with cython.critical_section(self):
             operation = self.operations.get(name)
-            if operation is not None:
-                return operation
-            operation = Operation()
-            operation.name = name
-            operation.tags = tags
-            if len(self.operations) < MAX_OPERATIONS:
-                operation.ptr = self.new_op(tags)
-                self.operations[name] = operation
-                return operation
-            other = self.operations.get(OTHER)
-            if other is None:
-                other = Operation()
-                other.name = OTHER
-                other.tags = _frozen({})
-                other.ptr = self.new_op(other.tags)
-                self.operations[OTHER] = other
-            operation.shared = other
+            if operation is None:
+                operation = self.new_operation(name, tags, policy)
             return operation
+
+    cdef Operation new_operation(self, str name, object tags, Policy policy):
+        # under the critical section
+        cdef Operation operation = Operation()
+        cdef Operation other
+        operation.name = name
+        operation.tags = tags
+        operation.keys_lock = threading.RLock()
+        operation.adopt(policy)
+        if len(self.operations) < MAX_OPERATIONS:
+            operation.ptr = self.new_op(operation)
+            self.operations[name] = operation
+            return operation
+        other = self.operations.get(OTHER)
+        if other is None:
+            other = Operation()
+            other.name = OTHER
+            other.tags = _frozen({})
+            other.keys_lock = threading.RLock()
+            other.adopt(_no_policy)
+            other.ptr = self.new_op(other)
+            self.operations[OTHER] = other
+        operation.shared = other
+        return operation
 
     # -- the way in -------------------------------------------------------------------------------------------------
 
@@ -154,25 +215,255 @@ cdef class Core:
         PyObject_GC_UnTrack(token)
         return token
 
-    cdef TokenBase spawn(self, type token_class, Operation operation, object tags, bint plain, object fn, tuple args,
-                         dict kwargs):
+    cdef TokenBase spawn(self, type token_class, Operation operation, object tags, bint plain, Terms asked, object fn,
+                         tuple args, dict kwargs):
         """A token on its way. Any thread; `check` comes first."""
         cdef TokenBase token
-        cdef tg_token *t
-        cdef tg_summons summons
+        cdef PyObject *deadline = NULL
         token = self.make(token_class, operation, tags, plain, fn, args, kwargs)
         loop = _running_loop()
         if loop is not None:
             token.link = _link_to(loop)
-        t = &token.t
-        t.created = tg_now()
-        Py_INCREF(token)  # the queue's reference
-        if tg_pool_submit(self.pool, t.op, &t, 1, t.created, &summons):
-            self.carry_out(summons)
-        else:
-            Py_DECREF(token)
-            self.refuse(token)
+            token.caller_name = token.link.caller(loop)
+        token.t.created = tg_now()
+        PyContextVar_Get(_deadline_var, NULL, &deadline)
+        if asked is not None or operation.terms is not None or deadline is not NULL:
+            if not self.dress(token, operation, asked, deadline):
+                return token
+        if not self.hand_over(token) and not self.overflow(token, operation):
+            return token
+        if token.t.extra is not NULL:
+            self.arm(token, 0)
         return token
+
+    cdef inline bint hand_over(self, TokenBase token) except -1:
+        """False: the pool did not take it; it has ended, or its operation's queue is full."""
+        cdef tg_token *t = &token.t
+        cdef tg_receipt receipt
+        Py_INCREF(token)  # the queue's reference
+        receipt = tg_pool_submit(self.pool, t.op, &t, 1, t.created)
+        if receipt.shed is not NULL:
+            self.end_shed(receipt.shed)
+        if receipt.taken:
+            self.carry_out(receipt.summons)
+            return True
+        Py_DECREF(token)
+        self.carry_out(receipt.summons)
+        if receipt.closed:
+            self.refuse(token)
+        return False
+
+    cdef void end_shed(self, tg_token *t) except *:
+        cdef TokenBase token
+        cdef tg_token *rest
+        while t is not NULL:
+            rest = t.next
+            t.next = NULL
+            token = <TokenBase>t.owner
+            Py_DECREF(token)  # the queue's reference [P5]; `token` holds one
+            if token.end(TG_KILLED, GateFull(f"{token!r} made room for a newer call: only "
+                                             f"{token.op.policy.max_waiting} may wait")):
+                tg_count(&t.op.shed)
+            t = rest
+
+    cdef bint overflow(self, TokenBase token, Operation operation) except -1:
+        """The queue is full (or the token has ended meanwhile): refuses it or waits. True: it has been handed over."""
+        if tg_ended(tg_word_load(&token.t.word)):
+            return False
+        cdef Policy policy = operation.policy if operation.shared is None else operation.shared.policy
+        if policy.overflow != "block":
+            tg_count(&token.t.op.submitted)
+            tg_count(&token.t.op.rejected)
+            token.end(TG_KILLED, GateFull(f"{token!r} was refused: {policy.max_waiting} calls of it wait already"))
+            return False
+        if _running_loop() is not None:
+            tg_count(&token.t.op.submitted)
+            tg_count(&token.t.op.rejected)
+            token.end(TG_KILLED, GateFull("the queue is full, and waiting for room would have blocked an event loop"))
+            raise RuntimeError(
+                f"operation {operation.name!r}: {policy.max_waiting} calls wait already, and with overflow='block' this "
+                "one would block the running event loop. Use `.map`, which waits for room without blocking, or "
+                "overflow='reject'"
+            )
+        try:
+            while True:
+                if not self.wait_for_room(token):
+                    self.end_unsubmitted(token, TG_EXPIRED, None)
+                    return False
+                if self.hand_over(token):
+                    return True
+                if tg_ended(tg_word_load(&token.t.word)):
+                    return False
+        except BaseException:
+            self.end_unsubmitted(token, TG_CANCELLED, None)
+            raise
+
+    cdef void end_unsubmitted(self, TokenBase token, uint32_t state, object verdict) except *:
+        # counted as submitted, so that the figures add up
+        if not tg_ended(tg_word_load(&token.t.word)):
+            tg_count(&token.t.op.submitted)
+            token.end(state, verdict)
+
+    cdef bint wait_for_room(self, TokenBase token) except -1:
+        """Blocks until there may be room in the token's queue. False: its deadline has passed."""
+        cdef int64_t deadline = 0 if token.t.extra is NULL else tg_stamped(&token.t.extra.deadline)
+        worker = current_worker()
+        lock = _allocate_lock()
+        lock.acquire()
+        if not self.watch_room(token.t.op, lock.release):
+            return True
+        if worker is not None:
+            (<Worker>worker).step_aside()
+        try:
+            if deadline == 0:
+                return lock.acquire()
+            return lock.acquire(True, min(max(0, deadline - tg_now()) * 1e-9, threading.TIMEOUT_MAX))
+        finally:
+            if worker is not None:
+                (<Worker>worker).step_back()
+            self.unwatch_room(lock.release)
+
+    cdef bint watch_room(self, tg_op *op, object notify) except -1:
+        """Calls `notify()` once when there may be room in the queue. False: there is, or there will be none."""
+        with cython.critical_section(self):
+            self.rooms.append(notify)
+        if tg_pool_want_room(self.pool, op, True):
+            self.unwatch_room(notify)
+            return False
+        return True
+
+    cdef void unwatch_room(self, object notify) except *:
+        with cython.critical_section(self):
+            for i in range(len(self.rooms)):
+                if self.rooms[i] == notify:
+                    del self.rooms[i]
+                    break
+
+    cdef void announce_room(self) except *:
+        cdef list waiting
+        with cython.critical_section(self):
+            waiting = self.rooms
+            self.rooms = []
+        for notify in waiting:
+            notify()
+
+    cdef bint dress(self, TokenBase token, Operation operation, Terms asked, PyObject *inherited) except -1:
+        """Gives a token what its terms ask for. False: it ended over that, and is counted: its deadline had passed already,
+        or its key could not be had."""
+        cdef Terms own = operation.terms
+        cdef int64_t timeout = 0, run_timeout = 0, deadline = 0, outer
+        cdef object key = None, value
+        cdef Key held
+        cdef tg_extra *extra = <tg_extra*>calloc(1, sizeof(tg_extra))
+        if extra is NULL:
+            raise MemoryError("no memory for a token's deadline or key")
+        extra.token = &token.t
+        token.t.extra = extra
+        extra.priority = operation.policy.priority
+        if own is not None:
+            timeout = own.timeout
+            run_timeout = own.run_timeout
+            key = own.key
+        if asked is not None:
+            if asked.timeout >= 0:
+                timeout = asked.timeout
+            if asked.run_timeout >= 0:
+                run_timeout = asked.run_timeout
+            if asked.says_key:
+                key = asked.key
+            if asked.says_priority:
+                extra.priority = asked.priority
+        extra.run_timeout = run_timeout
+        if timeout > 0:
+            deadline = token.t.created + timeout
+        if inherited is not NULL:
+            if <object>inherited is not None:
+                outer = <object>inherited
+                if deadline == 0 or outer < deadline:
+                    deadline = outer
+            Py_DECREF(<object>inherited)  # PyContextVar_Get gave us a reference
+        if deadline != 0:
+            tg_stamp(&extra.deadline, deadline)
+            if deadline <= token.t.created:
+                tg_count(&token.t.op.submitted)
+                token.end(TG_EXPIRED, None)
+                return False
+        if key is not None:
+            try:
+                value = key(*<tuple>token.args) if token.kwargs is None else key(*<tuple>token.args, **<dict>token.kwargs)
+                held = operation.acquire_key(value)
+            except BaseException as error:
+                self.fail_unrun(token, error)
+                return False
+            extra.key = &held.k
+            Py_INCREF(held)
+            extra.key_owner = <void*>held
+            extra.queue = tg_pool_key_queue(self.pool, token.t.op)
+            if extra.queue is NULL:
+                extra.key = NULL
+                token.let_key_go()
+                raise MemoryError("no memory for a queue of keys")
+        return True
+
+    cdef void fail_unrun(self, TokenBase token, object error) except *:
+        # Its `key` function raised, or gave what cannot be a key: as if the function had.
+        cdef tg_step step
+        cdef int64_t now = tg_now()
+        tg_count(&token.t.op.submitted)
+        token.drop_call()
+        token.track_now()
+        token.value = _failure(token, error)  # [W3]
+        token.t.finished = now
+        tg_word_submit(&token.t.word)
+        step = tg_word_fail_unrun(&token.t.word)
+        token.announce(TG_FAILED, step.old, now, None)
+
+    cdef void arm(self, TokenBase token, int64_t run_until) except *:
+        """Sets the timer of a token that has been handed over; run_until: not 0: as it starts, for its run_timeout."""
+        cdef tg_extra *extra = token.t.extra
+        cdef int64_t deadline = run_until if run_until else tg_stamped(&extra.deadline)
+        cdef int debt
+        if deadline == 0:
+            return
+        if self.timers is NULL:
+            self.make_timers()
+        debt = tg_timers_arm(self.timers, extra, deadline)
+        if tg_ended(tg_word_load(&token.t.word)):
+            tg_timers_disarm(self.timers, extra)  # who ended it may have looked before there was anything to disarm
+        if debt == TG_TIMERS_WAKE:
+            tg_timers_wake(self.timers)
+        elif debt == TG_TIMERS_START:
+            self.start_timekeeper()
+        elif debt == TG_TIMERS_NO_MEMORY:
+            raise MemoryError("no memory for a deadline")
+
+    cdef void disarm(self, TokenBase token):
+        """The token has ended. By who ended it, who holds it."""
+        if self.timers is not NULL and tg_stamped(&token.t.extra.deadline) != 0:
+            tg_timers_disarm(self.timers, token.t.extra)
+
+    cdef void make_timers(self) except *:
+        cdef tg_timers *timers = tg_timers_new()
+        if timers is NULL:
+            raise MemoryError("no memory for deadlines")
+        with cython.critical_section(self):
+            if self.timers is NULL:
+                self.timers = timers
+                timers = NULL
+        if timers is not NULL:
+            tg_timers_release(timers)
+
+    cdef void start_timekeeper(self) except *:
+        # As with workers: no Python code between the timers' choice and the thread's existence.
+        cdef Timekeeper keeper = None
+        try:
+            keeper = Timekeeper(self, self.on_start, self.on_exit)
+            self.workers.append(keeper)
+            _start_new_thread(keeper.run, ())
+        except BaseException:
+            _remove_identical(self.workers, keeper)
+            tg_timers_start_failed(self.timers)
+            _log.error("no thread could be started for deadlines: they are not kept until one can be", exc_info=True)
 
     cdef void refuse(self, TokenBase token) except *:
         """A token the pool did not take ends at once, and is counted."""
@@ -187,17 +478,19 @@ cdef class Core:
             tg_unpark(&summons.wake.parker)
         elif summons.start:
             self.start_worker()
+        if summons.room:
+            self.announce_room()
 
-    cdef void replace_later(self) except *:
+    cdef void replace_later(self, tg_op *op) except *:
         """A run was abandoned: another worker may take its place. On a loop's thread not before the loop's next turn: who
         cancels a thousand tokens in a row would otherwise start, one after the other, what is about to be cancelled."""
         cdef int64_t now
         cdef bint asked
         loop = _running_loop()
         if loop is None:
-            self.carry_out(tg_pool_abandon(self.pool, tg_now()))
+            self.carry_out(tg_pool_abandon(self.pool, op, tg_now()))
             return
-        tg_pool_abandon_quietly(self.pool)
+        tg_pool_abandon_quietly(self.pool, op)
         now = tg_now()
         with cython.critical_section(self):  # partner: itself, on other loops' threads
             asked = now - self.nudging <= STALE_NS  # longer ago: that loop may have been closed since
@@ -239,34 +532,81 @@ cdef class Core:
 
     # -- administration ---------------------------------------------------------------------------------------------
 
-    def _kill_waiting(self, type error, str reason):
-        """Ends every waiting token with an `error(reason)` of its own; returns how many."""
+    def _kill_waiting(self, type error, str reason, name=None):
+        """Ends every token of the operation (None: of all) that has not started with an `error(reason)` of its own;
+        returns how many."""
+        cdef tg_token *found[64]
+        cdef size_t i, count
+        cdef tg_op *only = NULL
+        cdef TokenBase token
+        cdef Py_ssize_t ended = 0
+        self.check()
+        if name is not None:
+            only = (<Operation>self.operations[name]).ptr
+        while True:
+            count = tg_pool_detach(self.pool, only, found, 64)
+            if count == 0:
+                self.carry_out(tg_pool_nudge(self.pool, tg_now()))  # who waits for room
+                return ended
+            for i in range(count):
+                token = <TokenBase>found[i].owner
+                Py_DECREF(token)  # the queue's reference [P5]; `token` holds one
+                # a ring entry may have been started meanwhile by a worker that waits for it: that one runs
+                ended += token.end(TG_KILLED, error(reason), True)
+
+    def _find(self, uint64_t number):
+        """The token of that number, if it has not started, else None."""
         cdef tg_token *t
         cdef TokenBase token
-        cdef Py_ssize_t count = 0
         self.check()
-        while True:
-            t = tg_pool_detach(self.pool, NULL)
-            if t is NULL:
-                return count
-            token = <TokenBase>t.owner
-            Py_DECREF(token)  # the queue's reference [P5]; `token` holds one
-            # a ring entry may have been started meanwhile by a worker that waits for it: that one runs
-            count += token.end(TG_KILLED, error(reason), True)
+        t = tg_pool_find(self.pool, number, tg_hold)
+        if t is NULL:
+            return None
+        token = <TokenBase>t.owner
+        Py_DECREF(token)  # the reference that tg_hold took
+        return token
+
+    def _pause(self, name, bint paused):
+        cdef tg_op *only = NULL
+        self.check()
+        if name is not None:
+            only = (<Operation>self.operations[name]).ptr
+        self.carry_out(tg_pool_pause(self.pool, only, paused))
+
+    def _policy(self, str name):
+        return (<Operation>self.operations[name]).policy
+
+    def _set_policy(self, str name, tags, Policy policy):
+        """Gives an operation another policy; makes it if it has not run yet."""
+        cdef Operation operation
+        cdef tg_policy native
+        self.check()
+        operation = self.operation(name, tags, policy)
+        if operation.shared is not None:
+            operation.shared.adopt(policy)
+            operation = operation.shared
+        operation.adopt(policy)
+        _native_policy(policy, &native)
+        self.carry_out(tg_pool_configure(self.pool, operation.ptr, &native))
 
     def _refuse_new(self):
         self.check()
         self.refusing = True
         tg_pool_refuse(self.pool)
+        self.announce_room()
 
     def _close_pool(self):
         self.check()
         self.refusing = True
         tg_pool_close(self.pool)
+        if self.timers is not NULL:
+            tg_timers_close(self.timers)
 
     def _reopen_pool(self):
         self.check()
         self.refusing = False
+        if self.timers is not NULL:
+            tg_timers_open(self.timers)
         tg_pool_open(self.pool)
 
     def _resize_pool(self, uint32_t max_workers, uint32_t limit):
@@ -370,12 +710,21 @@ cdef class Core:
             "expired": tg_counted(&op.ended[TG_EXPIRED]),
             "killed": tg_counted(&op.ended[TG_KILLED]),
             "rejected": tg_counted(&op.rejected),
+            "shed": tg_counted(&op.shed),
             "abandoned_now": abandoned,
             "abandoned_total": tg_counted(&op.abandoned_total),
             "oldest_wait": (now - v.oldest) * 1e-9 if v.oldest else 0.0,
             "wait": _durations(&op.times.wait, now),
             "run": _durations(&op.times.run, now),
         }
+
+
+cdef void _native_policy(Policy policy, tg_policy *out) except *:
+    out.limit = policy.limit or 0
+    out.key_limit = policy.key_limit
+    out.max_waiting = policy.max_waiting or 0
+    out.priority = policy.priority
+    out.overflow = {"reject": TG_REJECT, "shed_oldest": TG_SHED_OLDEST, "block": TG_BLOCK}[policy.overflow]
 
 
 cdef bint _plain(object tags) except -1:

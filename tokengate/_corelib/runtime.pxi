@@ -12,15 +12,22 @@ from _thread import start_new_thread as _start_new_thread
 from asyncio import CancelledError as _LoopCancelled
 from asyncio import InvalidStateError as _InvalidState
 from asyncio import _get_running_loop as _running_loop
+from asyncio import current_task as _current_task
 
-from tokengate.errors import CoordinatorStopped, FunctionExited, TokenExpired, TokenKilled
+from tokengate.errors import (CoordinatorStopped, FunctionExited, GateFull, TokenCancelled, TokenDeadlock, TokenExpired,
+                              TokenKilled)
+
+if sys.version_info < (3, 12):
+    # in Python there, and asked for every token made on a loop. Delete with 3.11.
+    _current_task = asyncio.tasks._current_tasks.get
 
 _BlockedCancelled = concurrent.futures.CancelledError
 _log = logging.getLogger("tokengate")
 _allocate_lock = threading.Lock
 
 # Raised by a function, these would stop or confuse the awaiter: its loop, its task, or its `async for` over a map.
-_MUST_NOT_ACT = (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, StopAsyncIteration, _LoopCancelled)
+_MUST_NOT_ACT = (SystemExit, KeyboardInterrupt, GeneratorExit, StopIteration, StopAsyncIteration, _LoopCancelled,
+                 TokenCancelled)
 
 
 if not tg_fork_watch():

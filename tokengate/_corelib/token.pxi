@@ -79,6 +79,7 @@ cdef class TokenBase:
     cdef object callback_context
     cdef list callbacks
     cdef list blockers            # locks of threads blocked in result(), and collectors of synchronous consumers
+    cdef str caller_name          # of the asyncio task that called
     cdef object kept              # the arguments, where a consumer asked to see them again
     cdef Py_ssize_t place         # position in the batch it came from; -1: none
     cdef bint blocking
@@ -117,6 +118,11 @@ cdef class TokenBase:
         """The positional arguments, where `.map(tokens=True)` kept them, else None."""
         return self.kept
 
+    @property
+    def caller(self):
+        """Name of the asyncio task that made the token, or None where none did."""
+        return self.caller_name
+
     # -- state ------------------------------------------------------------------------------------------------------
 
     cdef inline uint32_t look(self):
@@ -147,6 +153,17 @@ cdef class TokenBase:
             tg_word_returned(&self.t.word)  # its function does not run here
             self.t.generation = tg_generation()
         self.release_blockers()  # a collector of this process still waits for it
+
+    @property
+    def deadline(self):
+        """When the token expires if it has not ended by then, in seconds of `time.monotonic`, or None. Any thread."""
+        cdef int64_t deadline = 0 if self.t.extra is NULL else tg_stamped(&self.t.extra.deadline)
+        return deadline * 1e-9 if deadline else None
+
+    def remaining(self):
+        """Seconds until the deadline, 0.0 where it has passed, or None without one. Any thread."""
+        cdef int64_t deadline = 0 if self.t.extra is NULL else tg_stamped(&self.t.extra.deadline)
+        return None if deadline == 0 else max(0, deadline - tg_now()) * 1e-9
 
     @property
     def state_code(self):
@@ -232,16 +249,35 @@ cdef class TokenBase:
         if was == TG_EXECUTING:
             tg_op_abandoned_add(self.t.op, 1)
             tg_count(&self.t.op.abandoned_total)
-            self.core.replace_later()
+            self.core.replace_later(self.t.op)
         else:
             self.drop_call()
             if was == TG_ADMITTED:
-                tg_count(&self.t.op.dropped)  # what pops its ring entry one day finds it ended
-            elif was == TG_WAITING:
-                tg_pool_unlink(self.core.pool, &self.t)
-                Py_DECREF(self)  # the queue's reference [P5]
+                self.give_place(&self.t.op.dropped)  # what pops its ring entry one day finds it ended
+                if tg_op_gated(self.t.op):
+                    self.core.carry_out(tg_pool_freed(self.core.pool, self.t.op, now))
+            else:
+                if was == TG_WAITING:
+                    tg_pool_unlink(self.core.pool, &self.t)
+                    Py_DECREF(self)  # the queue's reference [P5]
+                self.let_key_go()
         self.announce(state, step.old, now, None)
         return True
+
+    cdef void give_place(self, tg_counter *counter):
+        """Its place, in the limit and in its key, is free again: the function has returned, or will not run."""
+        tg_op_give_place(self.t.op, counter)
+        if self.t.extra is not NULL and self.t.extra.key is not NULL:
+            tg_pool_give_key(self.core.pool, &self.t)
+            self.let_key_go()
+
+    cdef void let_key_go(self):
+        cdef Key key
+        if self.t.extra is not NULL and self.t.extra.key_owner is not NULL:
+            key = <Key>self.t.extra.key_owner
+            Py_DECREF(key)
+            self.t.extra.key_owner = NULL
+            self.op.release_key(key)
 
     cdef void drop_call(self):
         # [W2] the function will not run
@@ -251,6 +287,7 @@ cdef class TokenBase:
     def __dealloc__(self):
         _disown(self.context)
         self.disown_callbacks()
+        free(self.t.extra)  # disarmed since it ended; a key is let go of before that
 
     cdef void disown_callbacks(self):
         _disown(self.callback_context)
@@ -261,6 +298,8 @@ cdef class TokenBase:
     cdef void announce(self, uint32_t state, uint32_t old, int64_t now, Worker by) except *:
         """Tells everybody who asked that the token has ended. By the winner of the ending edge, once."""
         cdef Link link
+        if self.t.extra is not NULL:
+            self.core.disarm(self)
         tg_op_ended(self.t.op, state)
         if old & TG_WAITER:
             link = self.link  # once pushed, the token may be delivered and freed, and its reference with it
@@ -326,7 +365,22 @@ cdef class TokenBase:
             raise (<Failure>self.value).again()
         if state == TG_CANCELLED:
             raise self.cancelled_error()
-        raise self.verdict.with_traceback(None)
+        raise self.told().with_traceback(None)
+
+    cdef object told(self):
+        """The exception of a token that was killed or has expired."""
+        if self.verdict is not None:
+            return self.verdict
+        # Deadlines pass in thousands at a time: the words are made for those who ask.
+        if tg_stamped(&self.t.started) == 0:
+            what = f"{self!r}: it had not started {self.wait_time:.3g} s after its creation"
+        else:
+            what = f"{self!r}: its function had been running for {self.run_time:.3g} s"
+        expired = TokenExpired(what)
+        with cython.critical_section(self):
+            if self.verdict is None:
+                self.verdict = expired
+            return self.verdict
 
     def result(self, timeout=None):
         """The function's result, or raises what the token ended with.
@@ -354,7 +408,7 @@ cdef class TokenBase:
             return (<Failure>self.value).again()
         if state == TG_CANCELLED:
             raise self.cancelled_error()
-        return self.verdict
+        return self.told()
 
     @property
     def failed(self):
@@ -379,10 +433,13 @@ cdef class TokenBase:
         acquired = False
         try:
             if worker is not None:
+                if timeout is None:
+                    _begin_waiting(<Worker>worker, (self,))
                 (<Worker>worker).step_aside()
             acquired = lock.acquire(True, -1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
         finally:
             if worker is not None:
+                (<Worker>worker).waits_for = None
                 (<Worker>worker).step_back()
             if not acquired:
                 self.remove_blocker(lock)

@@ -17,6 +17,8 @@ cdef class Worker:
     cdef int64_t attached    # when it last let other threads in
     cdef readonly object thread_ident
     cdef object on_start, on_exit, on_fork
+    cdef list outer          # the tokens below the current one, outermost first; under the critical section
+    cdef object waits_for    # tokens its function is blocked on, for as long as it takes; under _waiting_lock
     cdef int aside           # > 0: its function waits for tokens and does not count as active
 
     def __cinit__(self, Core core, on_start, on_exit, on_fork):
@@ -55,6 +57,14 @@ cdef class Worker:
         with cython.critical_section(self):
             return self.current
 
+    @property
+    def tokens(self):
+        """The tokens whose functions are on its stack, the one that runs last. A snapshot; any thread."""
+        with cython.critical_section(self):
+            if self.current is None:
+                return []
+            return [self.current] if self.outer is None else [*self.outer, self.current]
+
     def run(self):
         """The body of the worker's thread."""
         cdef tg_token *t
@@ -92,15 +102,20 @@ cdef class Worker:
         """Runs `t` and what follows until nothing is left to take. False: this is a forked child, touch nothing."""
         cdef tg_summons summons = tg_pool_claimed(self.pool, self.w)
         cdef TokenBase token
+        cdef Core core = None
         cdef tg_op *op
         cdef int64_t charge, run, now
         cdef bint late = False, python
         while t is not NULL:
             self.settle_debt()
             token = <TokenBase>t.owner
-            Py_DECREF(token)  # the ring's reference [P5]; `token` holds one
-            if summons.wake is not NULL or summons.start:
+            if summons.wake is not NULL or summons.start or summons.room:
                 self.carry_out(token.core, summons)
+            if tg_op_barred(t.op) and tg_pool_give_back(self.pool, t):
+                token = None
+                t = tg_pool_again(self.pool, self.w, tg_now(), &summons)
+                continue
+            Py_DECREF(token)  # the ring's reference [P5]; `token` holds one
             op = t.op
             charge = t.charge
             if not tg_word_try_start(&t.word).moved:
@@ -111,6 +126,7 @@ cdef class Worker:
             run = self.execute(token, &late, &now)
             if self.generation != tg_generation():
                 return False
+            core = token.core
             token = None
             if self.aside:
                 # it ran an event loop of its own
@@ -123,8 +139,8 @@ cdef class Worker:
                 with nogil:
                     pass
                 self.attached = tg_now()
-        if summons.wake is not NULL:
-            tg_unpark(&summons.wake.parker)
+        if summons.wake is not NULL or summons.start or summons.room:
+            self.carry_out(core, summons)
         return True
 
     cdef void carry_out(self, Core core, tg_summons summons):
@@ -146,12 +162,16 @@ cdef class Worker:
         cdef object fn = token.fn, args = token.args, kwargs = token.kwargs, context = token.context
         cdef object value = None
         token.fn = token.args = token.kwargs = token.context = None  # [W2] ours now
-        with cython.critical_section(self):  # partner: the property `token`, read by stop() and reports
+        with cython.critical_section(self):  # partner: the properties `token` and `tokens`, read by reports
             self.current = token
+            if outer is not None:
+                self.outer = [outer] if self.outer is None else [*self.outer, outer]
         self.lent = 0
         tg_count(&op.started)
         started = tg_now()
         tg_stamp(&t.started, started)
+        if t.extra is not NULL and t.extra.run_timeout:
+            self.limit_run(token, started + t.extra.run_timeout)
         try:
             PyContext_Enter(context)
             try:
@@ -165,6 +185,8 @@ cdef class Worker:
         fn = args = kwargs = context = None
         with cython.critical_section(self):
             self.current = outer
+            if outer is not None:
+                self.outer = self.outer[:len(self.outer) - 1] or None
         t.finished = tg_now()
         ended[0] = t.finished
         run = t.finished - started
@@ -174,7 +196,7 @@ cdef class Worker:
         token.value = value  # [W3]
         value = None
         step = tg_word_finish(&t.word, to)
-        tg_count(&op.returned)
+        token.give_place(&op.returned)
         late[0] = not step.moved
         if step.moved:
             tg_hist_record(&op.times.wait, <uint64_t>(started - t.created), <uint64_t>t.finished)
@@ -195,26 +217,30 @@ cdef class Worker:
         self.lent = lent + (t.finished - started)
         return run
 
+    cdef void limit_run(self, TokenBase token, int64_t until):
+        try:
+            token.core.arm(token, until)
+        except BaseException:
+            _log.error("%r runs without the limit of its run time", token, exc_info=True)
+
     cdef bint help(self, TokenBase token) except -1:
         """Runs a token this worker is about to block on, if it has not started. True: it has ended."""
         cdef tg_token *t = &token.t
-        cdef tg_step step
         cdef bint late = False
         cdef int64_t now
+        cdef uint32_t was = 0
         if token.core is None or token.core.pool is not self.pool or t.generation != self.generation:
             return False
-        step = tg_word_try_start(&t.word)
-        if not step.moved:
+        if not tg_pool_help(self.pool, t, tg_now(), &was):
             return False
-        if tg_state_of(step.old) == TG_WAITING:
-            tg_count(&t.op.admitted)
-            tg_pool_unlink(self.pool, t)
+        if was == TG_WAITING:
             Py_DECREF(token)  # the queue's reference [P5]
-            tg_stamp(&t.admitted, tg_now())
         self.execute(token, &late, &now)
         if self.generation != tg_generation():
             return False
         self.settle_debt()
+        if tg_op_gated(t.op):
+            self.carry_out(token.core, tg_pool_freed(self.pool, t.op, now))
         if late:
             # the account of abandoned runs is the pool's; the worker itself goes on with the outer token
             tg_pool_unabandon(self.pool)
@@ -227,7 +253,7 @@ cdef class Worker:
             return
         self.aside += 1
         if self.aside == 1:
-            self.current.core.carry_out(tg_pool_abandon(self.pool, tg_now()))
+            self.current.core.carry_out(tg_pool_abandon(self.pool, self.current.t.op, tg_now()))
 
     def step_back(self):
         """Takes the place again. On the worker's own thread."""

@@ -1,9 +1,13 @@
-/* Fair share between operations: a binary heap of operations with waiting tokens, least service first.
+/* Fair share between operations: a binary heap of queues that may be admitted from, higher priority first, then least
+ * service first.
  *
  * Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996) with measured cost: an operation is charged the
  * expected run time of a token when it is admitted, and corrected by the measured one when it returns. One that was
  * away comes back at the virtual clock, the service of the last operation picked, so that it neither has saved up
  * the right to flood the workers nor has to make up for others' past.
+ *
+ * Priority is strict but for ageing: a queue that has not been served for TG_AGE_NS although it might have been goes
+ * before all others once, so every priority comes to its turn at least that often.
  *
  * All of it is plain data under the pool's lock.
  */
@@ -13,72 +17,95 @@
 #include "tg_token.h"
 
 typedef struct {
-    tg_op **ops;
+    tg_queue **queues;
     size_t length, room;
-    uint64_t clock; /* ns of service: the virtual time */
+    uint64_t clock;  /* ns of service: the virtual time */
+    bool priorities; /* some queue has had one; else nothing ages */
+    int64_t age_at;  /* when to look for queues that age next */
 } tg_fair;
 
-static inline void tg_fair_place(tg_fair *f, size_t at, tg_op *op)
+#define TG_AGE_NS 2000000000      /* a queue that waits for its turn gets one at least this often */
+#define TG_AGE_LOOK_NS 100000000  /* how often to look for such queues */
+
+static inline void tg_fair_place(tg_fair *f, size_t at, tg_queue *q)
 {
-    f->ops[at] = op;
-    op->heap_at = at + 1;
+    f->queues[at] = q;
+    q->heap_at = at + 1;
+}
+
+/* a goes before b */
+static inline bool tg_fair_before(const tg_queue *a, const tg_queue *b)
+{
+    if (a->aged != b->aged)
+        return a->aged;
+    if (a->priority != b->priority)
+        return a->priority > b->priority;
+    return a->op->service < b->op->service;
 }
 
 static inline void tg_fair_sift(tg_fair *f, size_t at)
 {
-    tg_op *op = f->ops[at];
-    while (at > 0 && op->service < f->ops[(at - 1) / 2]->service) {
-        tg_fair_place(f, at, f->ops[(at - 1) / 2]);
+    tg_queue *q = f->queues[at];
+    while (at > 0 && tg_fair_before(q, f->queues[(at - 1) / 2])) {
+        tg_fair_place(f, at, f->queues[(at - 1) / 2]);
         at = (at - 1) / 2;
     }
     for (;;) {
         size_t child = 2 * at + 1;
         if (child >= f->length)
             break;
-        if (child + 1 < f->length && f->ops[child + 1]->service < f->ops[child]->service)
+        if (child + 1 < f->length && tg_fair_before(f->queues[child + 1], f->queues[child]))
             child++;
-        if (op->service <= f->ops[child]->service)
+        if (!tg_fair_before(f->queues[child], q))
             break;
-        tg_fair_place(f, at, f->ops[child]);
+        tg_fair_place(f, at, f->queues[child]);
         at = child;
     }
-    tg_fair_place(f, at, op);
+    tg_fair_place(f, at, q);
 }
 
-/* Makes room for one more operation. False: no memory, nothing changed. */
-static inline bool tg_fair_reserve(tg_fair *f, size_t ops)
+/* Makes room for so many queues. False: no memory, nothing changed. */
+static inline bool tg_fair_reserve(tg_fair *f, size_t queues)
 {
-    if (ops <= f->room)
+    if (queues <= f->room)
         return true;
     size_t room = f->room ? f->room * 2 : 8;
-    while (room < ops)
+    while (room < queues)
         room *= 2;
-    tg_op **grown = (tg_op **)realloc(f->ops, room * sizeof *grown);
+    tg_queue **grown = (tg_queue **)realloc(f->queues, room * sizeof *grown);
     if (grown == NULL)
         return false;
-    f->ops = grown;
+    f->queues = grown;
     f->room = room;
     return true;
 }
 
-static inline void tg_fair_insert(tg_fair *f, tg_op *op)
+static inline void tg_fair_insert(tg_fair *f, tg_queue *q)
 {
-    assert(op->heap_at == 0 && f->length < f->room);
-    if (op->service < f->clock)
-        op->service = f->clock;
-    tg_fair_place(f, f->length++, op);
+    assert(q->heap_at == 0 && f->length < f->room);
+    if (q->op->service < f->clock)
+        q->op->service = f->clock;
+    tg_fair_place(f, f->length++, q);
     tg_fair_sift(f, f->length - 1);
 }
 
-static inline void tg_fair_remove(tg_fair *f, tg_op *op)
+static inline void tg_fair_remove(tg_fair *f, tg_queue *q)
 {
-    size_t at = op->heap_at - 1;
-    tg_op *last = f->ops[--f->length];
-    op->heap_at = 0;
-    if (last != op) {
+    size_t at = q->heap_at - 1;
+    tg_queue *last = f->queues[--f->length];
+    q->heap_at = 0;
+    if (last != q) {
         tg_fair_place(f, at, last);
         tg_fair_sift(f, at);
     }
+}
+
+/* Puts the queues of an operation where its service, or their priority, now belongs. */
+static inline void tg_fair_moved(tg_fair *f, tg_op *op)
+{
+    for (tg_queue *q = &op->main; q != NULL; q = q->next)
+        if (q->heap_at)
+            tg_fair_sift(f, q->heap_at - 1);
 }
 
 /* Adds (or, where a token ran shorter than expected, takes back) service. */
@@ -88,8 +115,25 @@ static inline void tg_fair_charge(tg_fair *f, tg_op *op, int64_t ns)
         op->service = 0;
     else
         op->service += (uint64_t)ns;
-    if (op->heap_at)
-        tg_fair_sift(f, op->heap_at - 1);
+    tg_fair_moved(f, op);
+}
+
+/* Lets queues that have not been served for long go first. Cheap: looks at most ten times a second, and only where
+ * there are priorities. */
+static inline void tg_fair_age(tg_fair *f, int64_t now)
+{
+    if (!f->priorities || now < f->age_at || f->length < 2)
+        return;
+    f->age_at = now + TG_AGE_LOOK_NS;
+    int32_t top = f->queues[0]->priority;
+    for (size_t i = 0; i < f->length; i++) {
+        tg_queue *q = f->queues[i];
+        int64_t since = q->head->created > q->served ? q->head->created : q->served;
+        if (q->priority < top && !q->aged && now - since > TG_AGE_NS) {
+            q->aged = true;
+            tg_fair_sift(f, i); /* whom it displaces may be missed now; the next look finds it */
+        }
+    }
 }
 
 #endif

@@ -19,8 +19,8 @@
 #ifndef TG_POOL_H
 #define TG_POOL_H
 
-#include "tg_fair.h"
 #include "tg_parker.h"
+#include "tg_places.h"
 #include "tg_ring.h"
 
 #ifndef TG_RING_MIN
@@ -55,9 +55,9 @@ typedef struct tg_worker {
 
 typedef struct tg_pool {
     tg_mutex lock; /* guards everything below down to the ring */
-    tg_fair fair;
+    tg_gate gate;
     tg_op *ops;
-    size_t n_ops;
+    size_t n_ops, n_queues;
     tg_worker *idle, *spare, *all;
     uint32_t workers;     /* present or being started */
     uint32_t n_idle;
@@ -66,6 +66,7 @@ typedef struct tg_pool {
     uint32_t limit;       /* active at once; the gate's lever */
     int64_t abandoned;    /* runs whose token has ended; signed like the counter it mirrors */
     bool waking;
+    bool room;            /* a queue that somebody waits for has become shorter */
     bool accepting;
     bool closing;
     uint64_t cpu_before;  /* ns of CPU of the workers that have left */
@@ -82,7 +83,11 @@ typedef struct tg_pool {
 } tg_pool;
 
 /* What the caller owes after it has let go of the lock: wake this worker, or start a thread. */
-typedef struct { tg_worker *wake; bool start; } tg_summons;
+typedef struct {
+    tg_worker *wake;
+    bool start;
+    bool room; /* also: tell those who wait for room in an operation's queue */
+} tg_summons;
 
 static inline tg_pool *tg_pool_new(uint32_t max_workers, uint32_t limit)
 {
@@ -99,6 +104,7 @@ static inline tg_pool *tg_pool_new(uint32_t max_workers, uint32_t limit)
     tg_mutex_init(&p->lock);
     p->max_workers = max_workers;
     p->limit = limit;
+    p->gate.cap = tg_gate_cap(max_workers);
     p->accepting = true;
     atomic_init(&p->next_id, 0);
     atomic_init(&p->watchers, 0);
@@ -125,30 +131,42 @@ static inline void tg_pool_release(tg_pool *p)
     while (p->ops != NULL) {
         tg_op *op = p->ops;
         p->ops = op->next_op;
+        while (op->main.next != NULL) {
+            tg_queue *q = op->main.next;
+            op->main.next = q->next;
+            free(q);
+        }
         free(op);
     }
-    free(p->fair.ops);
+    free(p->gate.fair.queues);
     tg_ring_destroy(&p->ring);
     tg_mutex_destroy(&p->lock);
     free(p);
 }
 
 /* A new operation; hint: ns a token is expected to run until one has been measured. NULL: no memory. */
-static inline tg_op *tg_pool_add_op(tg_pool *p, uint64_t hint)
+static inline tg_op *tg_pool_add_op(tg_pool *p, uint64_t hint, const tg_policy *policy)
 {
     tg_op *op = (tg_op *)calloc(1, sizeof *op);
     if (op == NULL)
         return NULL;
     op->mean = hint;
+    op->policy = *policy;
+    op->main.op = op;
+    op->main.priority = policy->priority;
     tg_hist_init(&op->times.wait);
     tg_hist_init(&op->times.run);
     tg_mutex_lock(&p->lock);
     /* room in the heap is made here, where failing is easy, so that submitting cannot fail */
-    bool room = tg_fair_reserve(&p->fair, p->n_ops + 1);
+    bool room = tg_fair_reserve(&p->gate.fair, p->n_queues + 1);
     if (room) {
+        op->paused = false;
         op->next_op = p->ops;
         p->ops = op;
         p->n_ops++;
+        p->n_queues++;
+        atomic_store_explicit(&op->barred, p->gate.paused, memory_order_relaxed);
+        p->gate.fair.priorities |= policy->priority != 0;
     }
     tg_mutex_unlock(&p->lock);
     if (!room) {
@@ -170,38 +188,6 @@ static inline int64_t tg_pool_replaced(tg_pool *p)
     return p->abandoned < 0 ? 0 : p->abandoned > TG_REPLACEMENTS ? TG_REPLACEMENTS : p->abandoned;
 }
 
-static inline void tg_op_link(tg_fair *fair, tg_op *op, tg_token *t)
-{
-    t->next = NULL;
-    t->prev = op->tail;
-    if (op->tail != NULL)
-        op->tail->next = t;
-    else
-        op->head = t;
-    op->tail = t;
-    t->linked = true;
-    op->waiting++;
-    if (op->heap_at == 0)
-        tg_fair_insert(fair, op);
-}
-
-static inline void tg_op_unlink(tg_fair *fair, tg_op *op, tg_token *t)
-{
-    if (t->prev != NULL)
-        t->prev->next = t->next;
-    else
-        op->head = t->next;
-    if (t->next != NULL)
-        t->next->prev = t->prev;
-    else
-        op->tail = t->prev;
-    t->next = t->prev = NULL;
-    t->linked = false;
-    op->waiting--;
-    if (op->head == NULL)
-        tg_fair_remove(fair, op);
-}
-
 /* How many admitted tokens the ring may hold when `op` is next: two, or one for each active worker, or as many as
  * make TG_SETTLE_NS of work for each. Few, so that the choice stays fresh and a token cancelled after admission
  * costs little. */
@@ -216,30 +202,23 @@ static inline size_t tg_pool_depth(tg_pool *p, tg_op *op)
     return depth < 2 ? 2 : depth;
 }
 
-/* Admits the next waiting token by fair share; NULL: none waits. */
 static inline tg_token *tg_pool_admit(tg_pool *p, int64_t now)
 {
-    while (p->fair.length > 0) {
-        tg_op *op = p->fair.ops[0];
-        tg_token *t = op->head;
-        if (op->service > p->fair.clock)
-            p->fair.clock = op->service; /* never back: a newcomer placed behind the others would wait for their past */
-        tg_op_unlink(&p->fair, op, t);
-        if (!tg_word_try_admit(&t->word).moved)
-            continue; /* [P5] */
-        tg_stamp(&t->admitted, now);
-        t->charge = (int64_t)op->mean;
-        tg_fair_charge(&p->fair, op, t->charge);
-        tg_count(&op->admitted);
-        return t;
-    }
-    return NULL;
+    tg_token *t = tg_gate_admit(&p->gate, now);
+    if (t != NULL && t->op->room_wanted)
+        p->room = true;
+    return t;
 }
 
 static inline void tg_pool_refill(tg_pool *p, int64_t now)
 {
-    while (p->fair.length > 0) {
-        if (tg_ring_length(&p->ring) >= tg_pool_depth(p, p->fair.ops[0]) || !tg_ring_has_room(&p->ring))
+    tg_fair *fair = &p->gate.fair;
+    if (fair->length == 0)
+        return;
+    tg_fair_age(fair, now);
+    p->gate.crowd = (size_t)p->workers - p->n_idle + tg_ring_length(&p->ring);
+    while (fair->length > 0) {
+        if (tg_ring_length(&p->ring) >= tg_pool_depth(p, fair->queues[0]->op) || !tg_ring_has_room(&p->ring))
             return;
         tg_token *t = tg_pool_admit(p, now);
         if (t == NULL)
@@ -263,10 +242,11 @@ static inline tg_token *tg_pool_take(tg_pool *p, int64_t now)
 
 static inline tg_summons tg_pool_choose(tg_pool *p)
 {
-    tg_summons s = {NULL, false};
+    tg_summons s = {NULL, false, p->room};
+    p->room = false;
     int64_t replaced = tg_pool_replaced(p);
-    /* what waits counts too: the ring can be empty for the moment although refill had no room for it */
-    bool work = tg_ring_length(&p->ring) > 0 || p->fair.length > 0;
+    /* what could be admitted counts too: the ring can be empty for the moment although refill had no room for it */
+    bool work = tg_ring_length(&p->ring) > 0 || p->gate.fair.length > 0;
     if (p->waking || !work || tg_pool_active(p) - replaced >= (int64_t)p->limit)
         return s;
     if (p->idle != NULL) {
@@ -316,27 +296,81 @@ static inline bool tg_pool_watched(tg_pool *p)
 
 /* ---- submitters ---------------------------------------------------------------------------------------------- */
 
-/* Hands over `count` tokens of one operation, oldest first, with the reference the caller held. Returns false, and
- * takes nothing, when the pool no longer accepts. Any thread; wakes nobody itself: the caller does what `out` says. */
-static inline bool tg_pool_submit(tg_pool *p, tg_op *op, tg_token **tokens, size_t count, int64_t now, tg_summons *out)
+/* What became of tokens handed over. */
+typedef struct {
+    size_t taken;   /* of those handed over, from the first on; fewer: the queue is full, or the pool closed */
+    bool closed;    /* nothing is taken any more */
+    tg_token *shed; /* older ones that had to make room, by `next`, ADMITTED to the caller, who ends them [P5] */
+    tg_summons summons;
+} tg_receipt;
+
+/* Makes room in a full queue: takes out the operation's oldest waiting token, ADMITTED to the caller. */
+static inline tg_token *tg_pool_shed(tg_pool *p, tg_op *op)
 {
+    for (;;) {
+        tg_token *oldest = NULL;
+        for (tg_queue *q = &op->main; q != NULL; q = q->next)
+            if (q->head != NULL && (oldest == NULL || q->head->created < oldest->created))
+                oldest = q->head;
+        if (oldest == NULL)
+            return NULL;
+        tg_op_unlink(&p->gate, oldest);
+        if (!tg_word_try_admit(&oldest->word).moved)
+            continue; /* [P5] */
+        tg_count(&op->admitted);
+        if (oldest->extra != NULL && oldest->extra->key != NULL)
+            tg_key_take(oldest->extra); /* who ends it gives that back */
+        return oldest;
+    }
+}
+
+/* Before a token with a key is handed over: the queue for such tokens. NULL: no memory. */
+static inline tg_queue *tg_pool_key_queue(tg_pool *p, tg_op *op)
+{
+    tg_mutex_lock(&p->lock);
+    tg_queue *q = tg_gate_queue(&p->gate, op, op->main.priority, true, &p->n_queues);
+    tg_mutex_unlock(&p->lock);
+    return q;
+}
+
+/* Hands over up to `count` tokens of one operation, oldest first, with the reference the caller held to each that is
+ * taken. Any thread; wakes nobody itself: the caller does what the receipt says. */
+static inline tg_receipt tg_pool_submit(tg_pool *p, tg_op *op, tg_token **tokens, size_t count, int64_t now)
+{
+    tg_receipt r = {0, false, NULL, {NULL, false, false}};
     tg_mutex_lock(&p->lock);
     if (!p->accepting) {
         tg_mutex_unlock(&p->lock);
-        *out = (tg_summons){NULL, false};
-        return false;
+        r.closed = true;
+        return r;
     }
-    for (size_t i = 0; i < count; i++) {
-        tg_step step = tg_word_submit(&tokens[i]->word);
+    uint64_t most = op->policy.max_waiting;
+    for (; r.taken < count; r.taken++) {
+        tg_token *t = tokens[r.taken];
+        if (most != 0 && op->waiting >= most) {
+            tg_pool_refill(p, now); /* what can be admitted at once does not wait */
+            if (op->waiting >= most) {
+                if (op->policy.overflow != TG_SHED_OLDEST)
+                    break;
+                tg_token *old = tg_pool_shed(p, op);
+                if (old != NULL) {
+                    old->next = r.shed;
+                    r.shed = old;
+                }
+            }
+        }
+        if (t->extra != NULL && t->extra->key == NULL && t->extra->priority != op->main.priority)
+            t->extra->queue = tg_gate_queue(&p->gate, op, t->extra->priority, false, &p->n_queues);
+        tg_step step = tg_word_submit(&t->word);
         assert(step.moved); /* nobody else knows the token yet */
         (void)step;
-        tg_op_link(&p->fair, op, tokens[i]);
+        tg_op_link(&p->gate, t, false);
     }
-    atomic_fetch_add_explicit(&op->submitted, count, memory_order_relaxed);
+    atomic_fetch_add_explicit(&op->submitted, r.taken, memory_order_relaxed);
     tg_pool_refill(p, now);
-    *out = tg_pool_choose(p);
+    r.summons = tg_pool_choose(p);
     tg_mutex_unlock(&p->lock);
-    return true;
+    return r;
 }
 
 /* After winning the edge out of WAITING: the token leaves its queue, if refill has not already taken it out [P5]. */
@@ -344,7 +378,32 @@ static inline void tg_pool_unlink(tg_pool *p, tg_token *t)
 {
     tg_mutex_lock(&p->lock);
     if (t->linked)
-        tg_op_unlink(&p->fair, t->op, t);
+        tg_op_unlink(&p->gate, t);
+    p->room |= t->op->room_wanted;
+    tg_mutex_unlock(&p->lock);
+}
+
+/* A place has been given back although the operation was out of the heap for want of one (tg_op_give_place), or a key:
+ * whoever can be admitted now is. */
+static inline tg_summons tg_pool_freed(tg_pool *p, tg_op *op, int64_t now)
+{
+    tg_mutex_lock(&p->lock);
+    tg_gate_refresh_op(&p->gate, op);
+    tg_pool_refill(p, now);
+    tg_summons s = tg_pool_choose(p);
+    tg_mutex_unlock(&p->lock);
+    return s;
+}
+
+/* The function of a token with a key has returned, or such a token was ended after its admission. The caller then lets
+ * go of the key. */
+static inline void tg_pool_give_key(tg_pool *p, tg_token *t)
+{
+    tg_mutex_lock(&p->lock);
+    tg_key_give(t->extra);
+    tg_gate_refresh_op(&p->gate, t->op);
+    /* for whoever comes next: it asks because `gated` is set */
+    atomic_store_explicit(&t->op->gated, 1, memory_order_seq_cst);
     tg_mutex_unlock(&p->lock);
 }
 
@@ -384,7 +443,7 @@ static inline uint32_t tg_pool_start_failed(tg_pool *p)
     tg_mutex_lock(&p->lock);
     uint32_t left = --p->workers;
     p->waking = false;
-    tg_summons s = {NULL, false};
+    tg_summons s = {NULL, false, false};
     if (p->idle != NULL)
         s = tg_pool_choose(p); /* the place it held may be free for one that had to park as surplus */
     tg_mutex_unlock(&p->lock);
@@ -411,7 +470,7 @@ static inline void tg_pool_settle(tg_pool *p, tg_worker *w)
     tg_op *op = w->due_op;
     if (op == NULL)
         return;
-    tg_fair_charge(&p->fair, op, w->due_run - w->due_charge);
+    tg_fair_charge(&p->gate.fair, op, w->due_run - w->due_charge);
     if (w->due_tokens > 0) {
         int64_t each = w->due_run / w->due_tokens, mean = (int64_t)op->mean;
         int64_t weight = w->due_tokens < 8 ? w->due_tokens : 8;
@@ -471,14 +530,16 @@ static inline tg_summons tg_pool_claimed(tg_pool *p, tg_worker *w)
 }
 
 /* The slow half of tg_pool_next and tg_pool_skip: settle, admit, take, choose whom to wake. */
-static inline tg_token *tg_pool_turn(tg_pool *p, tg_worker *w, bool late, int64_t now, tg_summons *out)
+static inline tg_token *tg_pool_turn(tg_pool *p, tg_worker *w, tg_op *op, bool late, int64_t now, tg_summons *out)
 {
     tg_token *t = NULL;
-    *out = (tg_summons){NULL, false};
+    *out = (tg_summons){NULL, false, false};
     tg_mutex_lock(&p->lock);
     if (late)
         p->abandoned--;
     tg_pool_settle(p, w);
+    if (op != NULL && tg_op_gated(op))
+        tg_gate_refresh_op(&p->gate, op);
     if (tg_pool_active(p) - tg_pool_replaced(p) <= (int64_t)p->limit) {
         t = tg_pool_take(p, now);
         *out = tg_pool_choose(p); /* without a token there is no work, so it asks for nothing */
@@ -502,14 +563,14 @@ static inline tg_token *tg_pool_next(tg_pool *p, tg_worker *w, tg_op *op, int64_
     w->due_run += run;
     w->due_charge += charge;
     w->due_tokens++;
-    if (!late && w->due_run < TG_SETTLE_NS && w->due_tokens < TG_SETTLE_TOKENS) {
+    if (!late && !tg_op_gated(op) && w->due_run < TG_SETTLE_NS && w->due_tokens < TG_SETTLE_TOKENS) {
         tg_token *t = (tg_token *)tg_ring_pop(&p->ring);
         if (t != NULL) {
-            *out = (tg_summons){NULL, false};
+            *out = (tg_summons){NULL, false, false};
             return t;
         }
     }
-    return tg_pool_turn(p, w, late, now, out);
+    return tg_pool_turn(p, w, op, late, now, out);
 }
 
 /* A token that was popped had ended already (its charge goes back): takes the next one. */
@@ -517,19 +578,71 @@ static inline tg_token *tg_pool_skip(tg_pool *p, tg_worker *w, tg_op *op, int64_
                                      tg_summons *out)
 {
     tg_mutex_lock(&p->lock);
-    tg_fair_charge(&p->fair, op, -charge);
+    tg_fair_charge(&p->gate.fair, op, -charge);
     tg_mutex_unlock(&p->lock);
-    return tg_pool_turn(p, w, false, now, out);
+    return tg_pool_turn(p, w, op, false, now, out);
+}
+
+/* Before a popped token of a barred operation is started: puts it back, with the reference, if it may not start now.
+ * True: it is not the caller's any more. */
+static inline bool tg_pool_give_back(tg_pool *p, tg_token *t)
+{
+    tg_mutex_lock(&p->lock);
+    bool back = tg_gate_give_back(&p->gate, t);
+    tg_mutex_unlock(&p->lock);
+    return back;
+}
+
+/* The next token for a worker that has run none. */
+static inline tg_token *tg_pool_again(tg_pool *p, tg_worker *w, int64_t now, tg_summons *out)
+{
+    return tg_pool_turn(p, w, NULL, false, now, out);
+}
+
+/* For a worker that is about to wait for this very token: starts it, if it has not started and pause, limit and key let
+ * it. True: the caller runs it; `was` tells from which state, and from WAITING it owns the queue's reference. */
+static inline bool tg_pool_help(tg_pool *p, tg_token *t, int64_t now, uint32_t *was)
+{
+    tg_op *op = t->op;
+    tg_key *key = t->extra != NULL ? t->extra->key : NULL;
+    bool ours = false;
+    tg_mutex_lock(&p->lock);
+    uint32_t state = tg_state_of(tg_word_load(&t->word));
+    if (op->paused || p->gate.paused)
+        goto out;
+    if (state == TG_WAITING) {
+        if (!t->linked || (op->policy.limit != 0 && !tg_gate_has_place(&p->gate, op)) ||
+            (key != NULL && !(key->ready && key->head == t)))
+            goto out;
+    } else if (state != TG_ADMITTED) {
+        goto out;
+    }
+    tg_step step = tg_word_try_start(&t->word);
+    ours = step.moved;
+    *was = tg_state_of(step.old);
+    if (ours && *was == TG_WAITING) {
+        tg_op_unlink(&p->gate, t);
+        tg_stamp(&t->admitted, now);
+        tg_count(&op->admitted);
+        if (key != NULL)
+            tg_key_take(t->extra);
+        p->room |= op->room_wanted;
+    }
+out:
+    tg_mutex_unlock(&p->lock);
+    return ours;
 }
 
 /* ---- administration ------------------------------------------------------------------------------------------ */
 
 /* A worker gives up its place: its token ended while the function runs on, or the function waits for other tokens. It
  * no longer counts as active, and another may take its place. */
-static inline tg_summons tg_pool_abandon(tg_pool *p, int64_t now)
+static inline tg_summons tg_pool_abandon(tg_pool *p, tg_op *op, int64_t now)
 {
     tg_mutex_lock(&p->lock);
     p->abandoned++;
+    if (tg_op_gated(op))
+        tg_gate_refresh_op(&p->gate, op);
     tg_pool_refill(p, now);
     tg_summons s = tg_pool_choose(p);
     tg_mutex_unlock(&p->lock);
@@ -537,10 +650,12 @@ static inline tg_summons tg_pool_abandon(tg_pool *p, int64_t now)
 }
 
 /* The same, but whoever replaces it is chosen later, by tg_pool_nudge or by whatever else happens in the pool. */
-static inline void tg_pool_abandon_quietly(tg_pool *p)
+static inline void tg_pool_abandon_quietly(tg_pool *p, tg_op *op)
 {
     tg_mutex_lock(&p->lock);
     p->abandoned++;
+    if (tg_op_gated(op))
+        tg_gate_refresh_op(&p->gate, op);
     tg_mutex_unlock(&p->lock);
 }
 
@@ -567,6 +682,7 @@ static inline void tg_pool_refuse(tg_pool *p)
 {
     tg_mutex_lock(&p->lock);
     p->accepting = false;
+    p->room = true; /* who waits for room learns that there will be none */
     tg_mutex_unlock(&p->lock);
 }
 
@@ -605,29 +721,127 @@ static inline void tg_pool_open(tg_pool *p)
     tg_mutex_unlock(&p->lock);
 }
 
-/* Takes the oldest waiting token of an operation (NULL: of any) out of its queue and admits it to the caller, who now
- * holds its reference [P5] and ends it, unless somebody else was first; NULL: none waits. Of any: also those that lie
- * in the ring, which stuck workers may never pop. */
-static inline tg_token *tg_pool_detach(tg_pool *p, tg_op *only)
+/* Takes up to `most` tokens that have not started out of an operation's queues (NULL: of all) and out of the ring, and
+ * admits them to the caller, who now holds their references [P5] and ends them, unless somebody else was first. Returns
+ * how many. */
+static inline size_t tg_pool_detach(tg_pool *p, tg_op *only, tg_token **out, size_t most)
 {
-    tg_token *t = NULL;
+    size_t count = 0;
     tg_mutex_lock(&p->lock);
-    for (;;) {
-        tg_op *op = only != NULL ? only : p->fair.length > 0 ? p->fair.ops[0] : NULL;
-        if (op == NULL || op->head == NULL)
-            break;
-        t = op->head;
-        tg_op_unlink(&p->fair, op, t);
-        if (tg_word_try_admit(&t->word).moved) {
-            tg_count(&op->admitted);
-            break;
+    for (tg_op *op = p->ops; op != NULL && count < most; op = op->next_op) {
+        if (only != NULL && op != only)
+            continue;
+        while (op->waiting > 0 && count < most) {
+            tg_token *t = tg_pool_shed(p, op);
+            if (t != NULL)
+                out[count++] = t;
         }
-        t = NULL;
+        p->room |= op->room_wanted;
     }
-    if (t == NULL && only == NULL)
-        t = (tg_token *)tg_ring_pop(&p->ring);
+    /* stuck workers may never pop what lies in the ring */
+    for (size_t left = tg_ring_length(&p->ring); left > 0 && count < most; left--) {
+        tg_token *t = (tg_token *)tg_ring_pop(&p->ring);
+        if (t == NULL)
+            break;
+        if (only == NULL || t->op == only) {
+            out[count++] = t;
+        } else {
+            bool pushed = tg_ring_push(&p->ring, t); /* [P2]: in the place it had */
+            assert(pushed);
+            (void)pushed;
+        }
+    }
     tg_mutex_unlock(&p->lock);
-    return t;
+    return count;
+}
+
+/* Finds a token of the pool that has not started by its number; NULL: none. `hold` is called under the lock to take a
+ * reference. */
+static inline tg_token *tg_pool_find(tg_pool *p, uint64_t id, void (*hold)(void *owner))
+{
+    tg_token *found = NULL;
+    tg_mutex_lock(&p->lock);
+    for (tg_op *op = p->ops; op != NULL && found == NULL; op = op->next_op)
+        for (tg_queue *q = &op->main; q != NULL && found == NULL; q = q->next)
+            for (tg_token *t = q->head; t != NULL && found == NULL; t = t->next)
+                if (t->id == id)
+                    found = t;
+    for (size_t left = found == NULL ? tg_ring_length(&p->ring) : 0; left > 0; left--) {
+        tg_token *t = (tg_token *)tg_ring_pop(&p->ring);
+        if (t == NULL)
+            break;
+        if (t->id == id)
+            found = t;
+        bool pushed = tg_ring_push(&p->ring, t);
+        assert(pushed);
+        (void)pushed;
+        if (found != NULL)
+            break;
+    }
+    if (found != NULL)
+        hold(found->owner);
+    tg_mutex_unlock(&p->lock);
+    return found;
+}
+
+static inline void tg_op_bar(tg_pool *p, tg_op *op)
+{
+    bool over = op->policy.limit != 0 && tg_op_places(op) > (int64_t)op->policy.limit;
+    atomic_store_explicit(&op->barred, op->paused || p->gate.paused || over, memory_order_relaxed);
+    tg_gate_refresh_op(&p->gate, op);
+}
+
+/* Stops, or lets go on, what of an operation (NULL: of all) has not started. What is paused by itself stays so when all
+ * is resumed. */
+static inline tg_summons tg_pool_pause(tg_pool *p, tg_op *only, bool paused)
+{
+    tg_mutex_lock(&p->lock);
+    if (only != NULL)
+        only->paused = paused;
+    else
+        p->gate.paused = paused;
+    for (tg_op *op = p->ops; op != NULL; op = op->next_op)
+        if (only == NULL || op == only)
+            tg_op_bar(p, op);
+    tg_pool_refill(p, tg_now());
+    tg_summons s = tg_pool_choose(p);
+    tg_mutex_unlock(&p->lock);
+    return s;
+}
+
+/* Another policy, from now on and for what waits. */
+static inline tg_summons tg_pool_configure(tg_pool *p, tg_op *op, const tg_policy *policy)
+{
+    tg_mutex_lock(&p->lock);
+    op->policy = *policy;
+    op->main.priority = policy->priority;
+    p->gate.fair.priorities |= policy->priority != 0;
+    for (tg_queue *q = &op->main; q != NULL; q = q->next) {
+        if (!q->keyed)
+            continue;
+        q->priority = policy->priority;
+        for (tg_token *t = q->head; t != NULL; t = t->next)
+            if (t->extra->key->head == t)
+                tg_key_refresh(q, t->extra->key);
+    }
+    tg_fair_moved(&p->gate.fair, op);
+    tg_op_bar(p, op);
+    p->room |= op->room_wanted;
+    tg_pool_refill(p, tg_now());
+    tg_summons s = tg_pool_choose(p);
+    tg_mutex_unlock(&p->lock);
+    return s;
+}
+
+/* Says that somebody waits for room in the operation's queue (false: nobody any more). True: there is room already, or the
+ * pool is closed. */
+static inline bool tg_pool_want_room(tg_pool *p, tg_op *op, bool wanted)
+{
+    tg_mutex_lock(&p->lock);
+    op->room_wanted = wanted;
+    bool room = !p->accepting || op->policy.max_waiting == 0 || op->waiting < op->policy.max_waiting;
+    tg_mutex_unlock(&p->lock);
+    return room;
 }
 
 static inline void tg_pool_resize(tg_pool *p, uint32_t max_workers, uint32_t limit, tg_summons *out)
@@ -635,6 +849,9 @@ static inline void tg_pool_resize(tg_pool *p, uint32_t max_workers, uint32_t lim
     tg_mutex_lock(&p->lock);
     p->max_workers = max_workers;
     p->limit = limit;
+    p->gate.cap = tg_gate_cap(max_workers);
+    for (tg_op *op = p->ops; op != NULL; op = op->next_op)
+        tg_gate_refresh_op(&p->gate, op);
     int64_t surplus = (int64_t)p->workers - tg_pool_replaced(p) - (int64_t)max_workers;
     tg_pool_refill(p, tg_now());
     *out = tg_pool_choose(p);
@@ -658,8 +875,8 @@ static inline void tg_pool_look(tg_pool *p, tg_pool_view *v)
     v->wakes = p->wakes;
     v->admitted = tg_ring_length(&p->ring);
     v->queued = 0;
-    for (size_t i = 0; i < p->fair.length; i++)
-        v->queued += p->fair.ops[i]->waiting;
+    for (tg_op *op = p->ops; op != NULL; op = op->next_op)
+        v->queued += op->waiting;
     uint64_t cpu = p->cpu_before;
     for (tg_worker *w = p->all; w != NULL; w = w->next_all)
         if (w->present)
@@ -670,6 +887,8 @@ static inline void tg_pool_look(tg_pool *p, tg_pool_view *v)
 
 typedef struct {
     uint64_t waiting;
+    bool paused;
+    tg_policy policy;
     int64_t oldest; /* monotonic ns when the oldest waiting token was created; 0: none waits */
 } tg_op_view;
 
@@ -677,7 +896,12 @@ static inline void tg_pool_look_op(tg_pool *p, tg_op *op, tg_op_view *v)
 {
     tg_mutex_lock(&p->lock);
     v->waiting = op->waiting;
-    v->oldest = op->head != NULL ? op->head->created : 0;
+    v->paused = op->paused || p->gate.paused;
+    v->policy = op->policy;
+    v->oldest = 0;
+    for (tg_queue *q = &op->main; q != NULL; q = q->next)
+        if (q->head != NULL && (v->oldest == 0 || q->head->created < v->oldest))
+            v->oldest = q->head->created;
     tg_mutex_unlock(&p->lock);
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from tokengate._core import Worker
+from tokengate._core import Timekeeper, Worker
 
 __all__ = ["Lane"]
 
@@ -15,12 +15,12 @@ class Lane(Protocol):
 
     name: str
 
-    workers: list[Worker]  # those that live; the core adds the ones it starts
+    workers: list[Worker | Timekeeper]  # those that live; the core adds the ones it starts
 
-    def started(self, worker: Worker) -> None:
+    def started(self, worker: Worker | Timekeeper) -> None:
         """First thing a new worker does, on its own thread."""
 
-    def exited(self, worker: Worker) -> None:
+    def exited(self, worker: Worker | Timekeeper) -> None:
         """Last thing a worker does, on its own thread."""
 
     def join(self, timeout: float) -> bool:
@@ -32,10 +32,6 @@ class Lane(Protocol):
 
     def off_empty(self, notify: Callable[[], None]) -> None:
         """Take an `on_empty` back; nothing happens if it has been called already."""
-
-    def stuck(self) -> list[str]:
-        """One paragraph for each worker that still runs a function: the token and its stack."""
-        raise NotImplementedError
 
     def forget(self) -> None:
         """In a forked child: none of the workers exists here."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 
 from tokengate import topology
-from tokengate._core import Worker
+from tokengate._core import Timekeeper, Worker
 
 __all__ = ["ThreadLane"]
 
@@ -27,12 +26,15 @@ class ThreadLane:
         self.prefix = prefix
         self.pin = pin
         # The core appends a worker when it starts its thread; the worker takes itself out again.
-        self.workers: list[Worker] = []
+        self.workers: list[Worker | Timekeeper] = []
         self._lock = threading.Lock()  # guards taking out, and what is below
         self._on_empty: list[Callable[[], None]] = []
 
-    def started(self, worker: Worker) -> None:
-        """First thing on a worker's thread."""
+    def started(self, worker: Worker | Timekeeper) -> None:
+        """First thing on a worker's thread, and on that of the timekeeper, which runs no tokens."""
+        if isinstance(worker, Timekeeper):
+            threading.current_thread().name = f"{self.prefix}-deadlines"
+            return
         threading.current_thread().name = f"{self.prefix}-{worker.index}"
         # as threading.Thread does: debuggers, coverage and profilers count on it
         if (trace := threading.gettrace()) is not None:
@@ -42,7 +44,7 @@ class ThreadLane:
         if self.pin:
             topology.pin_current_thread(topology.core_for_worker(worker.index))
 
-    def exited(self, worker: Worker) -> None:
+    def exited(self, worker: Worker | Timekeeper) -> None:
         """Last thing on a worker's thread."""
         # Such threads stay in threading's books for good before Python 3.13.
         with threading._active_limbo_lock:  # type: ignore[attr-defined]
@@ -78,19 +80,6 @@ class ThreadLane:
         with self._lock:
             if notify in self._on_empty:
                 self._on_empty.remove(notify)
-
-    def stuck(self) -> list[str]:
-        """One paragraph for each worker that still runs a function: the token and its stack."""
-        frames = sys._current_frames()
-        paragraphs = []
-        for worker in list(self.workers):
-            token = worker.token
-            if token is None:
-                continue
-            frame = frames.get(worker.thread_ident) if worker.thread_ident is not None else None
-            stack = "  (no stack)\n" if frame is None else "".join(traceback.format_stack(frame))
-            paragraphs.append(f"{token!r}, for {token.run_time:.1f} s:\n{stack}")
-        return paragraphs
 
     def forget(self) -> None:
         """In a forked child: none of the workers exists here."""

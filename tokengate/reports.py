@@ -1,0 +1,57 @@
+"""What executes right now, told for people: for stuck functions and curious operators."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterable
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokengate._core import Timekeeper, Worker
+    from tokengate.coordinator import Coordinator
+    from tokengate.token import Token
+
+__all__ = ["describe", "dump_tokens", "executing_tokens"]
+
+
+def executing_tokens(
+    workers: Iterable[Worker | Timekeeper],
+) -> list[tuple[Token[Any], str]]:
+    """(token, Python stack of its worker) of every function that has not returned, oldest first.
+
+    Also of abandoned ones, and of those that wait for a token their worker runs meanwhile.
+    """
+    frames = sys._current_frames()
+    found = []
+    for worker in list(workers):
+        tokens = worker.tokens
+        if tokens:
+            frame = frames.get(worker.thread_ident) if worker.thread_ident is not None else None
+            stack = "  (no stack)\n" if frame is None else "".join(traceback.format_stack(frame))
+            found += [(token, stack) for token in tokens]
+    found.sort(key=lambda each: each[0].id)
+    return found
+
+
+def describe(token: Token[Any], stack: str) -> str:
+    """One paragraph: the token, for how long, for whom, and where its function is."""
+    caller = token.caller
+    whose = "" if caller is None else f", called by task {caller!r}"
+    return f"{token!r}, for {token.run_time:.1f} s{whose}:\n{stack}"
+
+
+def dump_tokens(
+    coordinator: Coordinator, workers: Iterable[Worker | Timekeeper], file: IO[str]
+) -> None:
+    """Write a paragraph for each executing token of a coordinator."""
+    found = executing_tokens(workers)
+    totals = coordinator.stats().totals
+    abandoned = sum(token.abandoned for token, _ in found)
+    file.write(
+        f"{coordinator!r}: {len(found) - abandoned} tokens executing, {abandoned} abandoned, "
+        f"{totals.waiting + totals.admitted} waiting\n"
+    )
+    for token, stack in found:
+        age = token.wait_time + token.run_time
+        file.write(f"\n{describe(token, stack).rstrip()}\n  created {age:.1f} s ago\n")
