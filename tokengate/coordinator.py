@@ -257,8 +257,8 @@ class Coordinator(_core.Core):
     async def drain(self, op: str | GuardedFunction[..., Any] | None = None) -> None:
         """Wait until every token of the operation (None: of all) has ended.
 
-        Does not stop others from being submitted meanwhile. ValueError for an operation this
-        coordinator never ran.
+        Does not stop others from being submitted meanwhile; what is paused is waited for, too.
+        ValueError, with similar names, for an operation nobody has defined or run.
         """
         await self._quiet(None if op is None else self._known(op), None)
 
@@ -273,14 +273,24 @@ class Coordinator(_core.Core):
     def _known(self, op: str | GuardedFunction[..., Any]) -> str:
         if not isinstance(op, (str, _core.GuardBase)):
             raise TypeError(f"{op!r}: expected the name of an operation, or a guarded function")
+        from tokengate.guard import defined, defined_names  # it needs this module first
+
         name = op if isinstance(op, str) else op.operation
         names = self._operation_names()
+        if name not in names and (guard := defined(op)) is not None:
+            self._set_policy(name, guard._tags, guard._policy)  # decorated, but it has not run yet
+            names = self._operation_names()
         if name not in names and _core.OTHER in names:
             return _core.OTHER  # one name too many: it shares that one's queue and figures
         if name not in names:
+            names = sorted({*names, *defined_names()})
             near = difflib.get_close_matches(name, names, 3)
-            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {names}"
-            raise ValueError(f"no operation {name!r} has run on {self!r}; {hint}")
+            if near:
+                hint = f"did you mean {' or '.join(map(repr, near))}?"
+            else:
+                more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+                hint = f"known: {', '.join(map(repr, names[:10])) or 'none'}{more}"
+            raise ValueError(f"no operation {name!r} is known to {self!r}; {hint}")
         return name
 
     # -- the gate ------------------------------------------------------------------------------
@@ -345,24 +355,11 @@ class Coordinator(_core.Core):
         Functions that execute beyond a lowered limit go on. TypeError or ValueError for what a
         policy cannot be, ValueError for an operation nobody knows.
         """
-        from tokengate.guard import defined  # it needs this module first
-
-        guard = defined(op)
-        name = guard.operation if guard is not None else self._known(op)
-        known = name in self._operation_names()
-        base = self._policy(name) if known else guard._policy if guard is not None else None
-        tags = guard._tags if guard is not None else NO_TAGS
-        self._set_policy(name, tags, checked_policy(base, **policy))
+        name = self._known(op)
+        self._set_policy(name, NO_TAGS, checked_policy(self._policy(name), **policy))
 
     def _named(self, op: str | GuardedFunction[..., Any] | None) -> str | None:
-        if op is None:
-            return None
-        from tokengate.guard import defined  # it needs this module first
-
-        guard = defined(op)
-        if guard is not None and guard.operation not in self._operation_names():
-            self._set_policy(guard.operation, guard._tags, guard._policy)  # it has not run yet
-        return self._known(op)
+        return None if op is None else self._known(op)
 
     def _is_of(self, token: Token[Any], name: str) -> bool:
         own = token.operation_type
@@ -473,7 +470,7 @@ def _seconds(name: str, value: float) -> float:
         raise TypeError(f"{name}={value!r}: expected seconds as a number")
     if not 0 <= value < float("inf"):
         raise ValueError(f"{name}={value!r}: expected a finite number of seconds, 0 or more")
-    return min(float(value), threading.TIMEOUT_MAX)
+    return float(min(value, threading.TIMEOUT_MAX))
 
 
 def _stop_all() -> None:

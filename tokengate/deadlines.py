@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from contextvars import Token as Reset
 from time import monotonic_ns
 from types import TracebackType
@@ -20,18 +19,18 @@ class deadline:  # noqa: N801 - reads like the statement it stands for
     """``with deadline(seconds):`` sets the time by which tokens created inside must have ended.
 
     Those created inside the functions they run inherit it; of nested deadlines, and of an
-    operation's own timeout, the earliest counts. A token whose deadline passes expires: its awaiters
-    get `TokenExpired`. Also inside ``async`` code, for the current task and those it starts. Does
-    not interrupt the block itself. TypeError or ValueError for what seconds cannot be.
+    operation's own timeout, the earliest counts. A token whose deadline passes expires: its
+    awaiters get `TokenExpired`. Also inside ``async`` code, for the current task and those it
+    starts. Does not interrupt the block itself. TypeError or ValueError for what seconds cannot be.
     """
 
     def __init__(self, seconds: float) -> None:
         if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
             raise TypeError(f"deadline({seconds!r}): expected seconds as a number")
-        if math.isnan(seconds) or seconds < 0:
+        if seconds != seconds or seconds < 0:
             raise ValueError(f"deadline({seconds!r}): expected 0 seconds or more")
-        self._seconds = min(float(seconds), _LONGEST)
-        self._resets: list[Reset[int | None]] = []
+        self._seconds = float(min(seconds, _LONGEST))
+        self._resets: list[Reset[int]] = []
 
     def __enter__(self) -> Self:
         outer = _core._deadline_var.get(None)

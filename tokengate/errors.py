@@ -11,8 +11,9 @@ One tree, so that ``except TokenGateError`` catches all of it and the leaves say
 - `TokenDeadlock`: waiting for a token that could never end.
 
 `TokenCancelled` is a BaseException, so that ``except Exception`` does not swallow it: `checkpoint`
-raises it inside a function whose token has ended. A token cancelled by its caller raises `asyncio.CancelledError`, or, where a thread without a
-running loop blocks on it, `concurrent.futures.CancelledError`.
+raises it inside a function whose token has ended. A token cancelled by its caller raises
+`asyncio.CancelledError`, or, where a thread without a running loop blocks on it,
+`concurrent.futures.CancelledError`.
 """
 
 from __future__ import annotations

@@ -103,6 +103,7 @@ class GuardedFunction(_core.GuardBase, Generic[P, R_co]):
         if instance is None:
             return self
         view = self._view(MethodType(self.__wrapped__, instance))
+        view._receive(instance)
         view._bound = (self, instance)
         return view
 
@@ -143,9 +144,9 @@ class GuardedFunction(_core.GuardBase, Generic[P, R_co]):
         self,
         *,
         priority: int | None = None,
-        timeout: float | None | Unset = UNSET,
-        run_timeout: float | None | Unset = UNSET,
-        key: Callable[..., Any] | None | Unset = UNSET,
+        timeout: float | Unset | None = UNSET,
+        run_timeout: float | Unset | None = UNSET,
+        key: Callable[..., Any] | Unset | None = UNSET,
         lane: str | None = None,
         tags: Mapping[str, Any] | None = None,
         coordinator: Coordinator | None = None,
@@ -328,7 +329,7 @@ def task_token_guard(
     Bare, or with arguments. operation_type: the name its tokens are counted under, by default
     ``"module.qualname"``; functions may share one. tags: ``{"weight": "light" | "medium" |
     "heavy"}`` says what a call is expected to cost until it has been measured; other keys are the
-    user's own. lane: ``"thread"``. Above a `classmethod` or `staticmethod` the guard comes outermost.
+    user's own. lane: ``"thread"``. The guard goes above `classmethod` and `staticmethod`.
 
     The rest is the operation's policy (`Coordinator.configure` changes it later):
 
@@ -338,13 +339,13 @@ def task_token_guard(
     for room (on an event loop's thread it raises RuntimeError; `.map` waits for room under every
     overflow). priority: higher goes first; whatever waits behind a higher one all the time is
     served every two seconds. timeout: seconds from creation, run_timeout: from start, after which
-    the token ends EXPIRED. key: takes the call's arguments and gives a hashable value; of tokens
+    the token ends EXPIRED. key: takes the function's arguments and gives a hashable value; of tokens
     with equal values key_limit execute at once, in the order of their calls.
 
     Raises TypeError for an asynchronous or generator function and for what is not callable;
-    TypeError or ValueError for an unknown weight, for what a policy cannot be, and for two different
-    functions that give one operation two weights or two policies. Decorating the same function
-    again replaces the first.
+    TypeError or ValueError for an unknown weight, for what a policy cannot be, and for two
+    different functions that give one operation two weights or two policies. Decorating the same
+    function again replaces the first.
     """
     if callable(operation_type) or isinstance(operation_type, (classmethod, staticmethod)):
         return _guard(operation_type, None, NO_OPTIONS, NO_POLICY)
@@ -407,6 +408,11 @@ def defined(op: Any) -> GuardedFunction[Any, Any] | None:
     if isinstance(op, GuardedFunction):
         return op
     return _definitions.get(op) if isinstance(op, str) else None
+
+
+def defined_names() -> list[str]:
+    """The operations that decorators have defined so far."""
+    return list(_definitions.keys())
 
 
 def _contradictions(

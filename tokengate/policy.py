@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal, TypedDict
 
@@ -40,7 +39,7 @@ UNSET = Unset()
 
 
 def checked_policy(base: Policy | None = None, **values: Any) -> Policy:
-    """`base` with other values. TypeError or ValueError, naming the value, for what they cannot be."""
+    """`base` with other values; TypeError or ValueError, naming it, for what a value cannot be."""
     unknown = values.keys() - Policies.__optional_keys__
     if unknown:
         known = ", ".join(sorted(Policies.__optional_keys__))
@@ -66,9 +65,9 @@ def checked_policy(base: Policy | None = None, **values: Any) -> Policy:
 
 def asked_terms(
     priority: int | None,
-    timeout: float | None | Unset,
-    run_timeout: float | None | Unset,
-    key: Callable[..., Any] | None | Unset,
+    timeout: float | Unset | None,
+    run_timeout: float | Unset | None,
+    key: Callable[..., Any] | Unset | None,
 ) -> Terms:
     """What single calls ask for on top of their operation's policy; errors as `checked_policy`."""
     if priority is not None:
@@ -85,7 +84,7 @@ def asked_terms(
     )
 
 
-def _asked_ns(name: str, value: float | None | Unset) -> int:
+def _asked_ns(name: str, value: float | Unset | None) -> int:
     if isinstance(value, Unset):
         return -1
     seconds = _timeout(name, value)
@@ -97,7 +96,8 @@ def _count(name: str, value: Any) -> None:
         or_none = "" if name == "key_limit" else " or None"
         raise TypeError(f"{name}={value!r}: expected a whole number{or_none}")
     if not 1 <= value <= MOST:
-        raise ValueError(f"{name}={value!r}: expected 1 to {MOST}; None means no such limit")
+        none = "" if name == "key_limit" else "; None means no such limit"
+        raise ValueError(f"{name}={value!r}: expected 1 to {MOST}{none}")
 
 
 def _priority(value: Any) -> None:
@@ -112,7 +112,7 @@ def _timeout(name: str, value: Any) -> float | None:
         return None
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{name}={value!r}: expected seconds as a number, or None")
-    if math.isnan(value) or value <= 0:
+    if value != value or value <= 0:
         raise ValueError(f"{name}={value!r}: expected more than 0 seconds, or None for no limit")
     return None if value > LONGEST else max(float(value), 1e-9)
 

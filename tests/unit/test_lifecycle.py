@@ -93,7 +93,9 @@ class Stage:
         return token
 
     def queue(self, state: TokenState) -> Token[Any]:
-        # The only worker is held: a few tokens are admitted at once, those behind them wait.
+        # The only worker is held: a few tokens known to be short are admitted, those behind wait.
+        self.coordinator.submit(self.note).result(20)
+        self.ran.clear()
         self.others.append(self.coordinator.submit(self.gate))
         self.gate.wait_entered()
         for _ in range(100):

@@ -139,7 +139,7 @@ cdef class Collector:
                 PyContextVar_Get(_deadline_var, NULL, &deadline)
                 if guard.terms is not None or operation.terms is not None or deadline is not NULL:
                     token.t.created = tg_now()
-                    if not self.dress(core, token, operation, guard.terms, deadline):
+                    if not self.dress(core, token, operation, guard, deadline):
                         continue
                 Py_INCREF(token)  # the queue's reference, held for it by the chunk
                 chunk[filled] = &token.t
@@ -158,12 +158,12 @@ cdef class Collector:
             # also when the iterator, or an item that is no tuple, raised: what came before it is on its way
             self.hand_over(core, operation, chunk, filled)
 
-    cdef bint dress(self, Core core, TokenBase token, Operation operation, Terms asked, PyObject *deadline) except -1:
+    cdef bint dress(self, Core core, TokenBase token, Operation operation, GuardBase guard, PyObject *deadline) except -1:
         # False: it has ended over that, and is on its way to `note`.
         with cython.critical_section(self):
             self.pending += 1
             self.tokens[token.place] = token
-        if not core.dress(token, operation, asked, deadline):
+        if not core.dress(token, operation, guard.terms, guard.receiver, deadline):
             return False
         with cython.critical_section(self):
             self.pending -= 1  # hand_over counts it
@@ -185,9 +185,7 @@ cdef class Collector:
                 token = <TokenBase>chunk[i].owner
                 token.t.created = now
                 self.tokens[token.place] = token
-        receipt = tg_pool_submit(core.pool, operation.record(), chunk, count, now)
-        if receipt.shed is not NULL:
-            core.end_shed(receipt.shed)
+        receipt = tg_pool_submit(core.pool, operation.record(), chunk, count, True, now)
         core.carry_out(receipt.summons)
         for i in range(receipt.taken):
             # what has been taken may be running, but this consumer, who has not looked yet, holds it
@@ -217,7 +215,7 @@ cdef class Collector:
             return True
         self.forget_room()
         if not tg_ended(tg_word_load(&token.t.word)):
-            if not token.core.hand_over(token) and not tg_ended(tg_word_load(&token.t.word)):
+            if not token.core.hand_over(token, True) and not tg_ended(tg_word_load(&token.t.word)):
                 return False
             if token.t.extra is not NULL:
                 token.core.arm(token, 0)
@@ -344,9 +342,10 @@ cdef class Collector:
         return False
 
     def begin_waiting(self, Worker worker, Py_ssize_t want):
-        """Before a worker blocks for all of this collector's tokens: TokenDeadlock if one of them can never end."""
-        if want >= self.pending + len(self.ready):
-            _begin_waiting(worker, [*self.unfinished(), *(self.attached or ())])
+        """Before a worker blocks for `want` of this collector's tokens: TokenDeadlock if that can never be."""
+        cdef bint all_of_them = want >= self.pending + len(self.ready)
+        waits = [*self.unfinished(), *(self.attached or ())]
+        _begin_waiting(worker, [each for each in waits if not each.done()], not all_of_them)
 
     def end_waiting(self, Worker worker):
         """After `begin_waiting`."""

@@ -35,11 +35,8 @@ cdef class _Search:
         self.path.append(token)
         if tg_state_of(word) == TG_EXECUTING:
             worker = _worker_of(token)
-            waits = None if worker is None else (<Worker>worker).waits_for
-            if waits is not None:
-                for other in waits:
-                    if self.stuck(<TokenBase>other):
-                        return True
+            if worker is not None and self.blocked(<Worker>worker):
+                return True
         else:
             holders = _holders(token)
             if holders:
@@ -58,18 +55,33 @@ cdef class _Search:
         for seen in self.path:
             if seen is token:
                 return True
-        self.looks += 1
-        if self.looks > LOOKS:
-            return False
         worker = _worker_of(token)
-        waits = None if worker is None else (<Worker>worker).waits_for
-        if waits is not None:
+        if worker is not None:
             self.path.append(token)
-            for other in waits:
-                if self.stuck(<TokenBase>other):
-                    return True
+            if self.blocked(<Worker>worker):
+                return True
             del self.path[depth:]
         return False
+
+    cdef bint blocked(self, Worker worker) except -1:
+        """True if what the worker is blocked on can never let it go on."""
+        cdef Py_ssize_t depth = len(self.path)
+        cdef list found = None
+        waits = worker.waits_for
+        if not waits:
+            return False
+        for other in waits:
+            if self.stuck(<TokenBase>other):
+                if not worker.any_will_do:
+                    return True
+                found = list(self.path)
+                del self.path[depth:]
+            elif worker.any_will_do:
+                return False
+        if found is None:
+            return False
+        self.path = found
+        return True
 
 
 cdef object _worker_of(TokenBase token):
@@ -105,16 +117,15 @@ cdef list _holders(TokenBase token):
     return None
 
 
-cdef void _begin_waiting(Worker worker, tokens) except *:
-    """Before a worker blocks on all of these tokens for as long as it takes. TokenDeadlock if one of them can never end."""
-    cdef _Search search
+cdef void _begin_waiting(Worker worker, tokens, bint any_will_do) except *:
+    """Before a worker blocks on these tokens for as long as it takes. TokenDeadlock if that could never end."""
+    cdef _Search search = _Search()
     with _waiting_lock:
         worker.waits_for = tokens
-        for token in tokens:
-            search = _Search()
-            if search.stuck(<TokenBase>token):
-                worker.waits_for = None
-                raise TokenDeadlock(_cycle(worker, search.path))
+        worker.any_will_do = any_will_do
+        if search.blocked(worker):
+            worker.waits_for = None
+            raise TokenDeadlock(_cycle(worker, search.path))
 
 
 cdef str _cycle(Worker worker, list path):

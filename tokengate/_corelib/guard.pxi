@@ -9,6 +9,7 @@ cdef class GuardBase:
     cdef object tags          # as declared: the operation's hint comes from here
     cdef object labels        # what its tokens show
     cdef readonly Policy _policy  # as declared
+    cdef object receiver      # the object or class this view is bound to, or None
     cdef Terms terms          # what .options asks for on top of it, or None
     cdef bint plain           # nothing in the labels can refer to anything else
     cdef Core home            # the coordinator of .options(coordinator=...), or None: the current one
@@ -40,12 +41,16 @@ cdef class GuardBase:
         """Once, by the maker of a view: another function (a bound method, say) under the same operation."""
         self._set_up(other.runtime, fn, other.operation, other.tags, other._policy, other.home)
         self.terms = other.terms
+        self.receiver = other.receiver
         self.cached = other.cached
         self.labels = other.labels
         self.plain = other.plain
 
     def _move(self, Core home):
         self.home = home
+
+    def _receive(self, receiver):
+        self.receiver = receiver
 
     def _ask(self, Terms terms):
         self.terms = terms
@@ -79,12 +84,13 @@ cdef class GuardBase:
             raise RuntimeError(f"this {type(self).__name__} was made without its constructor")
         core = self.core()
         core.check()  # before anything of the pool is touched
-        return core.spawn(self.runtime.token_class, self.of(core), self.labels, self.plain, self.terms, self.fn, args,
+        return core.spawn(self.runtime.token_class, self.of(core), self.labels, self.plain, self.terms, self.receiver,
+                          self.fn, args,
                           kwargs if kwargs else None)
 
 
 def submit(Runtime runtime, Core core, str operation, tags, fn, tuple args, dict kwargs):
     """A token of a plain callable on a given coordinator."""
     core.check()
-    return core.spawn(runtime.token_class, core.operation(operation, tags, _no_policy), tags, _plain(tags), None, fn, args,
+    return core.spawn(runtime.token_class, core.operation(operation, tags, _no_policy), tags, _plain(tags), None, None, fn, args,
                       kwargs if kwargs else None)

@@ -104,6 +104,7 @@ cdef extern from "tg_token.h" nogil:
         tg_word word
         uint32_t generation
         tg_token *next
+        tg_token *prev
         tg_op *op
         tg_extra *extra
         void *owner
@@ -185,10 +186,10 @@ cdef extern from "tg_pool.h" nogil:
     uint64_t tg_pool_new_ids(tg_pool *p)
     void tg_pool_watch(tg_pool *p, bint on)
     bint tg_pool_watched(tg_pool *p)
-    tg_receipt tg_pool_submit(tg_pool *p, tg_op *op, tg_token **tokens, size_t count, int64_t now)
+    tg_receipt tg_pool_submit(tg_pool *p, tg_op *op, tg_token **tokens, size_t count, bint patient, int64_t now)
     tg_summons tg_pool_freed(tg_pool *p, tg_op *op, int64_t now)
     void tg_pool_give_key(tg_pool *p, tg_token *t)
-    void tg_pool_unlink(tg_pool *p, tg_token *t)
+    bint tg_pool_unlink(tg_pool *p, tg_token *t)
     tg_worker *tg_pool_enter(tg_pool *p)
     uint32_t tg_pool_start_failed(tg_pool *p)
     tg_token *tg_pool_wait(tg_pool *p, tg_worker *w)
@@ -196,9 +197,17 @@ cdef extern from "tg_pool.h" nogil:
     tg_token *tg_pool_next(tg_pool *p, tg_worker *w, tg_op *op, int64_t charge, int64_t run, bint late, int64_t now,
                            tg_summons *out)
     tg_token *tg_pool_skip(tg_pool *p, tg_worker *w, tg_op *op, int64_t charge, int64_t now, tg_summons *out)
-    bint tg_pool_give_back(tg_pool *p, tg_token *t)
+    cdef enum tg_start:
+        TG_STARTED
+        TG_PUT_BACK
+        TG_NOT_STARTED
+    tg_start tg_pool_start(tg_pool *p, tg_token *t)
+    tg_summons tg_pool_aside(tg_pool *p, tg_op *op, int64_t now)
+    bint tg_pool_replaceable(tg_pool *p)
+    void tg_pool_back(tg_pool *p, tg_op *op)
+    size_t tg_pool_recall(tg_pool *p, tg_token **out, size_t most)
     tg_token *tg_pool_again(tg_pool *p, tg_worker *w, int64_t now, tg_summons *out)
-    bint tg_pool_help(tg_pool *p, tg_token *t, int64_t now, uint32_t *was)
+    bint tg_pool_help(tg_pool *p, tg_token *t, int64_t now, uint32_t *was, tg_summons *out)
     tg_summons tg_pool_abandon(tg_pool *p, tg_op *op, int64_t now)
     void tg_pool_abandon_quietly(tg_pool *p, tg_op *op)
     tg_summons tg_pool_nudge(tg_pool *p, int64_t now)
@@ -208,6 +217,7 @@ cdef extern from "tg_pool.h" nogil:
     void tg_pool_open(tg_pool *p)
     size_t tg_pool_detach(tg_pool *p, tg_op *only, tg_token **out, size_t most)
     tg_token *tg_pool_find(tg_pool *p, uint64_t id, void (*hold)(void *) noexcept nogil)
+    tg_token *tg_pool_first(tg_pool *p, tg_op *op, void (*hold)(void *) noexcept nogil)
     tg_summons tg_pool_pause(tg_pool *p, tg_op *only, bint paused)
     tg_summons tg_pool_configure(tg_pool *p, tg_op *op, const tg_policy *policy)
     bint tg_pool_want_room(tg_pool *p, tg_op *op, bint wanted)

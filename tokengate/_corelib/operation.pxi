@@ -215,8 +215,8 @@ cdef class Core:
         PyObject_GC_UnTrack(token)
         return token
 
-    cdef TokenBase spawn(self, type token_class, Operation operation, object tags, bint plain, Terms asked, object fn,
-                         tuple args, dict kwargs):
+    cdef TokenBase spawn(self, type token_class, Operation operation, object tags, bint plain, Terms asked,
+                         object receiver, object fn, tuple args, dict kwargs):
         """A token on its way. Any thread; `check` comes first."""
         cdef TokenBase token
         cdef PyObject *deadline = NULL
@@ -228,20 +228,20 @@ cdef class Core:
         token.t.created = tg_now()
         PyContextVar_Get(_deadline_var, NULL, &deadline)
         if asked is not None or operation.terms is not None or deadline is not NULL:
-            if not self.dress(token, operation, asked, deadline):
+            if not self.dress(token, operation, asked, receiver, deadline):
                 return token
-        if not self.hand_over(token) and not self.overflow(token, operation):
+        if not self.hand_over(token, False) and not self.overflow(token, operation):
             return token
         if token.t.extra is not NULL:
             self.arm(token, 0)
         return token
 
-    cdef inline bint hand_over(self, TokenBase token) except -1:
-        """False: the pool did not take it; it has ended, or its operation's queue is full."""
+    cdef inline bint hand_over(self, TokenBase token, bint patient) except -1:
+        """patient: no older one has to make room. False: the pool did not take it; it has ended, or its operation's queue is full."""
         cdef tg_token *t = &token.t
         cdef tg_receipt receipt
         Py_INCREF(token)  # the queue's reference
-        receipt = tg_pool_submit(self.pool, t.op, &t, 1, t.created)
+        receipt = tg_pool_submit(self.pool, t.op, &t, 1, patient, t.created)
         if receipt.shed is not NULL:
             self.end_shed(receipt.shed)
         if receipt.taken:
@@ -257,11 +257,11 @@ cdef class Core:
         cdef TokenBase token
         cdef tg_token *rest
         while t is not NULL:
-            rest = t.next
-            t.next = NULL
+            rest = t.prev
+            t.prev = NULL
             token = <TokenBase>t.owner
             Py_DECREF(token)  # the queue's reference [P5]; `token` holds one
-            if token.end(TG_KILLED, GateFull(f"{token!r} made room for a newer call: only "
+            if token.end(TG_KILLED, GateFull(f"token {t.id} of {token.op.name} made room for a newer call: only "
                                              f"{token.op.policy.max_waiting} may wait")):
                 tg_count(&t.op.shed)
             t = rest
@@ -272,12 +272,10 @@ cdef class Core:
             return False
         cdef Policy policy = operation.policy if operation.shared is None else operation.shared.policy
         if policy.overflow != "block":
-            tg_count(&token.t.op.submitted)
             tg_count(&token.t.op.rejected)
             token.end(TG_KILLED, GateFull(f"{token!r} was refused: {policy.max_waiting} calls of it wait already"))
             return False
         if _running_loop() is not None:
-            tg_count(&token.t.op.submitted)
             tg_count(&token.t.op.rejected)
             token.end(TG_KILLED, GateFull("the queue is full, and waiting for room would have blocked an event loop"))
             raise RuntimeError(
@@ -288,21 +286,15 @@ cdef class Core:
         try:
             while True:
                 if not self.wait_for_room(token):
-                    self.end_unsubmitted(token, TG_EXPIRED, None)
+                    token.end(TG_EXPIRED, None)
                     return False
-                if self.hand_over(token):
+                if self.hand_over(token, False):
                     return True
                 if tg_ended(tg_word_load(&token.t.word)):
                     return False
         except BaseException:
-            self.end_unsubmitted(token, TG_CANCELLED, None)
+            token.end(TG_CANCELLED, None)
             raise
-
-    cdef void end_unsubmitted(self, TokenBase token, uint32_t state, object verdict) except *:
-        # counted as submitted, so that the figures add up
-        if not tg_ended(tg_word_load(&token.t.word)):
-            tg_count(&token.t.op.submitted)
-            token.end(state, verdict)
 
     cdef bint wait_for_room(self, TokenBase token) except -1:
         """Blocks until there may be room in the token's queue. False: its deadline has passed."""
@@ -312,16 +304,28 @@ cdef class Core:
         lock.acquire()
         if not self.watch_room(token.t.op, lock.release):
             return True
-        if worker is not None:
-            (<Worker>worker).step_aside()
         try:
+            if worker is not None:
+                if deadline == 0:
+                    self.begin_waiting_for_room(<Worker>worker, token.t.op)
+                (<Worker>worker).step_aside()
             if deadline == 0:
                 return lock.acquire()
             return lock.acquire(True, min(max(0, deadline - tg_now()) * 1e-9, threading.TIMEOUT_MAX))
         finally:
             if worker is not None:
+                (<Worker>worker).waits_for = None
                 (<Worker>worker).step_back()
             self.unwatch_room(lock.release)
+
+    cdef void begin_waiting_for_room(self, Worker worker, tg_op *op) except *:
+        # There is room once the first of those that wait has started.
+        cdef TokenBase first
+        cdef tg_token *t = tg_pool_first(self.pool, op, tg_hold)
+        if t is not NULL:
+            first = <TokenBase>t.owner
+            Py_DECREF(first)  # the reference that tg_hold took
+            _begin_waiting(worker, (first,), False)
 
     cdef bint watch_room(self, tg_op *op, object notify) except -1:
         """Calls `notify()` once when there may be room in the queue. False: there is, or there will be none."""
@@ -347,8 +351,9 @@ cdef class Core:
         for notify in waiting:
             notify()
 
-    cdef bint dress(self, TokenBase token, Operation operation, Terms asked, PyObject *inherited) except -1:
-        """Gives a token what its terms ask for. False: it ended over that, and is counted: its deadline had passed already,
+    cdef bint dress(self, TokenBase token, Operation operation, Terms asked, object receiver,
+                    PyObject *inherited) except -1:
+        """Gives a token what its terms ask for. receiver: what the function is bound to by its guard, or None. False: it ended over that, and is counted: its deadline had passed already,
         or its key could not be had."""
         cdef Terms own = operation.terms
         cdef int64_t timeout = 0, run_timeout = 0, deadline = 0, outer
@@ -385,12 +390,12 @@ cdef class Core:
         if deadline != 0:
             tg_stamp(&extra.deadline, deadline)
             if deadline <= token.t.created:
-                tg_count(&token.t.op.submitted)
                 token.end(TG_EXPIRED, None)
                 return False
         if key is not None:
             try:
-                value = key(*<tuple>token.args) if token.kwargs is None else key(*<tuple>token.args, **<dict>token.kwargs)
+                args = <tuple>token.args if receiver is None else (receiver, *<tuple>token.args)
+                value = key(*args) if token.kwargs is None else key(*args, **<dict>token.kwargs)
                 held = operation.acquire_key(value)
             except BaseException as error:
                 self.fail_unrun(token, error)
@@ -467,7 +472,6 @@ cdef class Core:
 
     cdef void refuse(self, TokenBase token) except *:
         """A token the pool did not take ends at once, and is counted."""
-        tg_count(&token.t.op.submitted)
         tg_count(&token.t.op.rejected)
         token.end(TG_KILLED, CoordinatorStopped(
             f"{self!r} is stopped and takes no new tokens; start() it again to use it"))
@@ -557,9 +561,17 @@ cdef class Core:
     def _find(self, uint64_t number):
         """The token of that number, if it has not started, else None."""
         cdef tg_token *t
+        cdef tg_token *ended[64]
+        cdef size_t i, count = 64
         cdef TokenBase token
         self.check()
+        while count == 64:
+            count = tg_pool_recall(self.pool, ended, 64)
+            for i in range(count):
+                token = <TokenBase>ended[i].owner
+                Py_DECREF(token)  # the ring's reference [P5]
         t = tg_pool_find(self.pool, number, tg_hold)
+        self.carry_out(tg_pool_nudge(self.pool, tg_now()))
         if t is NULL:
             return None
         token = <TokenBase>t.owner

@@ -232,6 +232,7 @@ cdef class TokenBase:
         cdef tg_step step
         cdef tg_summons summons
         cdef uint32_t was
+        cdef bint room = False
         cdef int64_t now = tg_now()
         if tg_ended(self.look()):
             return False
@@ -257,11 +258,16 @@ cdef class TokenBase:
                 if tg_op_gated(self.t.op):
                     self.core.carry_out(tg_pool_freed(self.core.pool, self.t.op, now))
             else:
+                if was == TG_CREATED:
+                    tg_count(&self.t.op.submitted)  # so that the figures add up
+                elif tg_pool_unlink(self.core.pool, &self.t):
+                    room = True
                 if was == TG_WAITING:
-                    tg_pool_unlink(self.core.pool, &self.t)
                     Py_DECREF(self)  # the queue's reference [P5]
                 self.let_key_go()
         self.announce(state, step.old, now, None)
+        if room:
+            self.core.announce_room()
         return True
 
     cdef void give_place(self, tg_counter *counter):
@@ -434,7 +440,7 @@ cdef class TokenBase:
         try:
             if worker is not None:
                 if timeout is None:
-                    _begin_waiting(<Worker>worker, (self,))
+                    _begin_waiting(<Worker>worker, (self,), False)
                 (<Worker>worker).step_aside()
             acquired = lock.acquire(True, -1 if timeout is None else min(timeout, threading.TIMEOUT_MAX))
         finally:

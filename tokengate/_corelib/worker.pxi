@@ -1,6 +1,7 @@
 # A worker of the thread lane: waits without the GIL, then runs token after token, keeping it.
 
 cdef enum:
+    DEEP = 32  # runs within runs on one stack; each takes a few frames of Python's recursion limit
     SWITCH_NS = 5_000_000  # a callable that never enters Python code would otherwise never let another thread in
 
 
@@ -19,6 +20,7 @@ cdef class Worker:
     cdef object on_start, on_exit, on_fork
     cdef list outer          # the tokens below the current one, outermost first; under the critical section
     cdef object waits_for    # tokens its function is blocked on, for as long as it takes; under _waiting_lock
+    cdef bint any_will_do    # it goes on as soon as one of them has ended, else only when all have
     cdef int aside           # > 0: its function waits for tokens and does not count as active
 
     def __cinit__(self, Core core, on_start, on_exit, on_fork):
@@ -106,19 +108,27 @@ cdef class Worker:
         cdef tg_op *op
         cdef int64_t charge, run, now
         cdef bint late = False, python
+        cdef tg_start how
         while t is not NULL:
             self.settle_debt()
             token = <TokenBase>t.owner
             if summons.wake is not NULL or summons.start or summons.room:
                 self.carry_out(token.core, summons)
-            if tg_op_barred(t.op) and tg_pool_give_back(self.pool, t):
+            op = t.op
+            charge = t.charge
+            if tg_op_barred(op):
+                how = tg_pool_start(self.pool, t)
+            elif tg_word_try_start(&t.word).moved:
+                how = TG_STARTED
+                tg_count(&op.started)
+            else:
+                how = TG_NOT_STARTED
+            if how == TG_PUT_BACK:
                 token = None
                 t = tg_pool_again(self.pool, self.w, tg_now(), &summons)
                 continue
             Py_DECREF(token)  # the ring's reference [P5]; `token` holds one
-            op = t.op
-            charge = t.charge
-            if not tg_word_try_start(&t.word).moved:
+            if how == TG_NOT_STARTED:
                 token = None
                 t = tg_pool_skip(self.pool, self.w, op, charge, tg_now(), &summons)
                 continue
@@ -131,7 +141,7 @@ cdef class Worker:
             if self.aside:
                 # it ran an event loop of its own
                 self.aside = 0
-                tg_pool_unabandon(self.pool)
+                tg_pool_back(self.pool, op)
                 _set_thread_value("tokengate.link", None)  # the next function to run this loop steps aside again
             t = tg_pool_next(self.pool, self.w, op, charge, run, late, now, &summons)
             if t is not NULL and not python and now - self.attached > SWITCH_NS:
@@ -167,7 +177,6 @@ cdef class Worker:
             if outer is not None:
                 self.outer = [outer] if self.outer is None else [*self.outer, outer]
         self.lent = 0
-        tg_count(&op.started)
         started = tg_now()
         tg_stamp(&t.started, started)
         if t.extra is not NULL and t.extra.run_timeout:
@@ -229,12 +238,16 @@ cdef class Worker:
         cdef bint late = False
         cdef int64_t now
         cdef uint32_t was = 0
+        cdef tg_summons summons
         if token.core is None or token.core.pool is not self.pool or t.generation != self.generation:
             return False
-        if not tg_pool_help(self.pool, t, tg_now(), &was):
+        if self.outer is not None and len(self.outer) >= DEEP and tg_pool_replaceable(self.pool):
+            return False  # this stack is deep enough: another worker takes it while this one waits
+        if not tg_pool_help(self.pool, t, tg_now(), &was, &summons):
             return False
         if was == TG_WAITING:
             Py_DECREF(token)  # the queue's reference [P5]
+        self.carry_out(token.core, summons)
         self.execute(token, &late, &now)
         if self.generation != tg_generation():
             return False
@@ -253,14 +266,14 @@ cdef class Worker:
             return
         self.aside += 1
         if self.aside == 1:
-            self.current.core.carry_out(tg_pool_abandon(self.pool, self.current.t.op, tg_now()))
+            self.current.core.carry_out(tg_pool_aside(self.pool, self.current.t.op, tg_now()))
 
     def step_back(self):
         """Takes the place again. On the worker's own thread."""
         if self.aside > 0:
             self.aside -= 1
             if self.aside == 0 and self.generation == tg_generation():
-                tg_pool_unabandon(self.pool)
+                tg_pool_back(self.pool, self.current.t.op)
 
 cdef object _failure(TokenBase token, object error):
     # The exception is the user's own and may be as badly behaved as it likes: nothing here may raise.

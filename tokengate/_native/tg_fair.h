@@ -26,6 +26,7 @@ typedef struct {
 
 #define TG_AGE_NS 2000000000      /* a queue that waits for its turn gets one at least this often */
 #define TG_AGE_LOOK_NS 100000000  /* how often to look for such queues */
+#define TG_CREDIT_NS 1000000000   /* ns of service that an operation held back by its own policy is owed at most */
 
 static inline void tg_fair_place(tg_fair *f, size_t at, tg_queue *q)
 {
@@ -80,11 +81,22 @@ static inline bool tg_fair_reserve(tg_fair *f, size_t queues)
     return true;
 }
 
+/* One of its queues is in the heap. */
+static inline bool tg_fair_holds(const tg_op *op)
+{
+    for (const tg_queue *q = &op->main; q != NULL; q = q->next)
+        if (q->heap_at != 0)
+            return true;
+    return false;
+}
+
 static inline void tg_fair_insert(tg_fair *f, tg_queue *q)
 {
     assert(q->heap_at == 0 && f->length < f->room);
-    if (q->op->service < f->clock)
-        q->op->service = f->clock;
+    /* One that comes back because it has a place again was not away; only so much of what it missed is made up for. (With
+     * another of its queues here it has not been held back, and those queues stand where they are by its service.) */
+    if (q->op->service + TG_CREDIT_NS < f->clock && !tg_fair_holds(q->op))
+        q->op->service = f->clock - TG_CREDIT_NS;
     tg_fair_place(f, f->length++, q);
     tg_fair_sift(f, f->length - 1);
 }
@@ -100,12 +112,27 @@ static inline void tg_fair_remove(tg_fair *f, tg_queue *q)
     }
 }
 
+/* The operation had nothing waiting, and now has. */
+static inline void tg_fair_arrives(tg_fair *f, tg_op *op)
+{
+    if (op->service < f->clock)
+        op->service = f->clock;
+}
+
 /* Puts the queues of an operation where its service, or their priority, now belongs. */
 static inline void tg_fair_moved(tg_fair *f, tg_op *op)
 {
-    for (tg_queue *q = &op->main; q != NULL; q = q->next)
-        if (q->heap_at)
-            tg_fair_sift(f, q->heap_at - 1);
+    bool moved;
+    do { /* several queues change their places at once: until none of them moves any more */
+        moved = false;
+        for (tg_queue *q = &op->main; q != NULL; q = q->next) {
+            if (q->heap_at == 0)
+                continue;
+            size_t at = q->heap_at;
+            tg_fair_sift(f, at - 1);
+            moved |= q->heap_at != at;
+        }
+    } while (moved && op->main.next != NULL);
 }
 
 /* Adds (or, where a token ran shorter than expected, takes back) service. */

@@ -16,6 +16,7 @@
  * number somebody has chosen, none. */
 #define TG_RESERVE 2u
 #define TG_RESERVE_FROM 16u
+#define TG_SHORT_NS 50000 /* tokens expected to run no longer are admitted many at a time */
 #define TG_QUEUES 64 /* of one operation: further priorities than this share its own */
 
 typedef struct {
@@ -41,14 +42,23 @@ static inline int64_t tg_op_places(tg_op *op)
     return (int64_t)(atomic_load_explicit(&op->admitted, memory_order_relaxed) - back);
 }
 
+/* Functions that have not returned. */
+static inline int64_t tg_op_executing(tg_op *op)
+{
+    uint64_t returned = atomic_load_explicit(&op->returned, memory_order_seq_cst);
+    return (int64_t)(tg_counted(&op->started) - returned);
+}
+
 static inline bool tg_gate_has_place(tg_gate *g, tg_op *op)
 {
     if (op->policy.limit != 0)
         return tg_op_places(op) < (int64_t)op->policy.limit;
     if (g->cap == 0 || g->crowd < g->cap)
         return true;
+    /* Of short ones many lie in the ring at a time, and hold no worker. */
+    int64_t held = op->mean > TG_SHORT_NS ? tg_op_places(op) : tg_op_executing(op);
     int64_t abandoned = atomic_load_explicit(&op->abandoned_now, memory_order_seq_cst);
-    return tg_op_places(op) - (abandoned > 0 ? abandoned : 0) < (int64_t)g->cap;
+    return held - (abandoned > 0 ? abandoned : 0) - op->aside < (int64_t)g->cap;
 }
 
 /* Has a token that may be admitted now. */
@@ -109,12 +119,16 @@ static inline void tg_key_refresh(tg_queue *q, tg_key *k)
         q->ready_tail = k->ready_prev;
 }
 
-static inline void tg_key_link(tg_extra *x, bool first)
+/* in_order: by number, where the others that come back are; else last. */
+static inline void tg_key_link(tg_extra *x, bool in_order)
 {
     tg_queue *q = x->queue;
     tg_key *k = x->key;
-    x->key_next = first ? k->head : NULL;
-    x->key_prev = first ? NULL : k->tail;
+    tg_token *after = in_order ? k->head : NULL;
+    while (after != NULL && after->id < x->token->id)
+        after = after->extra->key_next;
+    x->key_next = after;
+    x->key_prev = after != NULL ? after->extra->key_prev : k->tail;
     if (x->key_next != NULL)
         x->key_next->extra->key_prev = x->token;
     else
@@ -165,13 +179,17 @@ static inline void tg_key_give(tg_extra *x)
 
 /* ---- queues -------------------------------------------------------------------------------------------------- */
 
-/* Last in its queue, or, where it had been admitted and comes back, first. */
-static inline void tg_op_link(tg_gate *g, tg_token *t, bool first)
+/* Last in its queue, or, where it had been admitted and comes back, in order of its number: the walk is short, for only
+ * others that came back can be before it. */
+static inline void tg_op_link(tg_gate *g, tg_token *t, bool in_order)
 {
     tg_queue *q = tg_queue_of(t);
     tg_op *op = t->op;
-    t->next = first ? q->head : NULL;
-    t->prev = first ? NULL : q->tail;
+    tg_token *after = in_order ? q->head : NULL;
+    while (after != NULL && after->id < t->id)
+        after = after->next;
+    t->next = after;
+    t->prev = after != NULL ? after->prev : q->tail;
     if (t->next != NULL)
         t->next->prev = t;
     else
@@ -181,10 +199,12 @@ static inline void tg_op_link(tg_gate *g, tg_token *t, bool first)
     else
         q->head = t;
     t->linked = true;
+    if (op->waiting == 0)
+        tg_fair_arrives(&g->fair, op);
     q->waiting++;
     op->waiting++;
     if (t->extra != NULL && t->extra->key != NULL)
-        tg_key_link(t->extra, first);
+        tg_key_link(t->extra, in_order);
     if (q->heap_at == 0)
         tg_gate_refresh(g, q);
 }
@@ -207,6 +227,8 @@ static inline void tg_op_unlink(tg_gate *g, tg_token *t)
     op->waiting--;
     if (t->extra != NULL && t->extra->key != NULL)
         tg_key_unlink(t->extra);
+    if (q->head == NULL)
+        q->aged = false;
     if (q->heap_at != 0 && (q->head == NULL || (q->keyed && q->ready_head == NULL)))
         tg_fair_remove(&g->fair, q);
 }
@@ -245,26 +267,37 @@ static inline tg_token *tg_gate_admit(tg_gate *g, int64_t now)
     return NULL;
 }
 
-/* Puts an admitted token that has not started back where it came from, if it may not start now: its operation has been
- * paused, or its limit lowered. True: it is in its queue again, or has ended meanwhile; either way it is not to run. */
+/* Puts an admitted token that has not started back where it came from. False: it has ended, or been started. */
 static inline bool tg_gate_give_back(tg_gate *g, tg_token *t)
 {
     tg_op *op = t->op;
-    int64_t executing = (int64_t)(tg_counted(&op->started) - tg_counted(&op->returned));
-    bool full = op->policy.limit != 0 && executing >= (int64_t)op->policy.limit;
-    if (!op->paused && !g->paused && !full) {
-        if (op->policy.limit == 0 || tg_op_places(op) <= (int64_t)op->policy.limit)
-            atomic_store_explicit(&op->barred, 0, memory_order_relaxed);
-        return false;
-    }
     if (!tg_word_give_back(&t->word).moved)
-        return false; /* ended; the usual way of finding that out counts its charge back */
+        return false;
     atomic_fetch_sub_explicit(&op->admitted, 1, memory_order_relaxed);
     tg_fair_charge(&g->fair, op, -t->charge);
     if (t->extra != NULL && t->extra->key != NULL)
         tg_key_give(t->extra);
     tg_op_link(g, t, true);
     return true;
+}
+
+enum tg_start { TG_STARTED, TG_PUT_BACK, TG_NOT_STARTED };
+
+/* Starts an admitted token of a barred operation if it may start: the operation is not paused, nor as many of it running
+ * as its limit has been lowered to. `started` is counted here, under the lock, so that the next one sees it. PUT_BACK: it
+ * is in its queue again, with the reference. NOT_STARTED: it had ended. */
+static inline enum tg_start tg_gate_start(tg_gate *g, tg_token *t)
+{
+    tg_op *op = t->op;
+    bool full = op->policy.limit != 0 && tg_op_executing(op) >= (int64_t)op->policy.limit;
+    if (op->paused || g->paused || full)
+        return tg_gate_give_back(g, t) ? TG_PUT_BACK : TG_NOT_STARTED;
+    if (op->policy.limit == 0 || tg_op_places(op) <= (int64_t)op->policy.limit)
+        atomic_store_explicit(&op->barred, 0, memory_order_relaxed);
+    if (!tg_word_try_start(&t->word).moved)
+        return TG_NOT_STARTED;
+    tg_count(&op->started);
+    return TG_STARTED;
 }
 
 /* The queue of an operation for one priority, or for its tokens with keys, made on first use. NULL: no memory, or too

@@ -35,7 +35,7 @@
  * shorter than this are admitted several at a time, so that tiny work takes the lock once for many: the ring is
  * shared, so nothing is ever held hostage behind a slow token, and it never holds more than this much expected
  * work for each active worker. */
-#define TG_SETTLE_NS 50000
+#define TG_SETTLE_NS TG_SHORT_NS
 #define TG_SETTLE_TOKENS 32
 
 typedef struct tg_worker {
@@ -188,18 +188,21 @@ static inline int64_t tg_pool_replaced(tg_pool *p)
     return p->abandoned < 0 ? 0 : p->abandoned > TG_REPLACEMENTS ? TG_REPLACEMENTS : p->abandoned;
 }
 
-/* How many admitted tokens the ring may hold when `op` is next: two, or one for each active worker, or as many as
- * make TG_SETTLE_NS of work for each. Few, so that the choice stays fresh and a token cancelled after admission
- * costs little. */
+/* How many admitted tokens the ring may hold when `op` is next: one for each worker that is free to take it, and of tokens
+ * expected to be short as many as make TG_SETTLE_NS of work for each active worker. Longer ones busy workers take straight
+ * from the queues, so that the choice is as fresh as can be and nothing waits behind what was chosen before it came. */
 static inline size_t tg_pool_depth(tg_pool *p, tg_op *op)
 {
-    size_t each = 1, active = (size_t)(tg_pool_active(p) - tg_pool_replaced(p));
-    if (op->measured)
-        each = op->mean * TG_SETTLE_TOKENS <= TG_SETTLE_NS ? TG_SETTLE_TOKENS : 1 + (size_t)(TG_SETTLE_NS / (op->mean + 1));
-    if (each > TG_SETTLE_TOKENS)
-        each = TG_SETTLE_TOKENS;
-    size_t depth = (active ? active : 1) * each;
-    return depth < 2 ? 2 : depth;
+    int64_t active = tg_pool_active(p) - tg_pool_replaced(p);
+    if (active < 0)
+        active = 0; /* one worker may have been replaced twice: it waits, and its token has ended */
+    if (!op->measured || op->mean > TG_SETTLE_NS) {
+        int64_t room = (int64_t)p->limit - active, hands = (int64_t)p->max_workers - active;
+        int64_t free = (room < hands ? room : hands) + p->waking;
+        return free > 0 ? (size_t)free : 0;
+    }
+    size_t each = op->mean * TG_SETTLE_TOKENS <= TG_SETTLE_NS ? TG_SETTLE_TOKENS : 1 + (size_t)(TG_SETTLE_NS / (op->mean + 1));
+    return (active > 0 ? (size_t)active : 1) * each;
 }
 
 static inline tg_token *tg_pool_admit(tg_pool *p, int64_t now)
@@ -300,7 +303,8 @@ static inline bool tg_pool_watched(tg_pool *p)
 typedef struct {
     size_t taken;   /* of those handed over, from the first on; fewer: the queue is full, or the pool closed */
     bool closed;    /* nothing is taken any more */
-    tg_token *shed; /* older ones that had to make room, by `next`, ADMITTED to the caller, who ends them [P5] */
+    tg_token *shed; /* older ones that had to make room, by `prev` (`next` may become an inbox's at any time), ADMITTED to
+                     * the caller, who ends them [P5] */
     tg_summons summons;
 } tg_receipt;
 
@@ -334,8 +338,9 @@ static inline tg_queue *tg_pool_key_queue(tg_pool *p, tg_op *op)
 }
 
 /* Hands over up to `count` tokens of one operation, oldest first, with the reference the caller held to each that is
- * taken. Any thread; wakes nobody itself: the caller does what the receipt says. */
-static inline tg_receipt tg_pool_submit(tg_pool *p, tg_op *op, tg_token **tokens, size_t count, int64_t now)
+ * taken. patient: where the queue is full, others need not make room. Any thread; wakes nobody itself: the caller does
+ * what the receipt says. */
+static inline tg_receipt tg_pool_submit(tg_pool *p, tg_op *op, tg_token **tokens, size_t count, bool patient, int64_t now)
 {
     tg_receipt r = {0, false, NULL, {NULL, false, false}};
     tg_mutex_lock(&p->lock);
@@ -350,11 +355,11 @@ static inline tg_receipt tg_pool_submit(tg_pool *p, tg_op *op, tg_token **tokens
         if (most != 0 && op->waiting >= most) {
             tg_pool_refill(p, now); /* what can be admitted at once does not wait */
             if (op->waiting >= most) {
-                if (op->policy.overflow != TG_SHED_OLDEST)
+                if (patient || op->policy.overflow != TG_SHED_OLDEST)
                     break;
                 tg_token *old = tg_pool_shed(p, op);
                 if (old != NULL) {
-                    old->next = r.shed;
+                    old->prev = r.shed;
                     r.shed = old;
                 }
             }
@@ -373,14 +378,16 @@ static inline tg_receipt tg_pool_submit(tg_pool *p, tg_op *op, tg_token **tokens
     return r;
 }
 
-/* After winning the edge out of WAITING: the token leaves its queue, if refill has not already taken it out [P5]. */
-static inline void tg_pool_unlink(tg_pool *p, tg_token *t)
+/* After winning the edge out of WAITING: the token leaves its queue, if refill has not already taken it out [P5]. True:
+ * somebody waits for the room it leaves. */
+static inline bool tg_pool_unlink(tg_pool *p, tg_token *t)
 {
     tg_mutex_lock(&p->lock);
     if (t->linked)
         tg_op_unlink(&p->gate, t);
-    p->room |= t->op->room_wanted;
+    bool room = t->op->room_wanted;
     tg_mutex_unlock(&p->lock);
+    return room;
 }
 
 /* A place has been given back although the operation was out of the heap for want of one (tg_op_give_place), or a key:
@@ -444,8 +451,10 @@ static inline uint32_t tg_pool_start_failed(tg_pool *p)
     uint32_t left = --p->workers;
     p->waking = false;
     tg_summons s = {NULL, false, false};
-    if (p->idle != NULL)
+    if (p->idle != NULL) {
         s = tg_pool_choose(p); /* the place it held may be free for one that had to park as surplus */
+        p->room |= s.room;
+    }
     tg_mutex_unlock(&p->lock);
     if (s.wake != NULL)
         tg_unpark(&s.wake->parker);
@@ -583,14 +592,13 @@ static inline tg_token *tg_pool_skip(tg_pool *p, tg_worker *w, tg_op *op, int64_
     return tg_pool_turn(p, w, op, false, now, out);
 }
 
-/* Before a popped token of a barred operation is started: puts it back, with the reference, if it may not start now.
- * True: it is not the caller's any more. */
-static inline bool tg_pool_give_back(tg_pool *p, tg_token *t)
+/* Starts a popped token of a barred operation, if it may start; see tg_gate_start. */
+static inline enum tg_start tg_pool_start(tg_pool *p, tg_token *t)
 {
     tg_mutex_lock(&p->lock);
-    bool back = tg_gate_give_back(&p->gate, t);
+    enum tg_start how = tg_gate_start(&p->gate, t);
     tg_mutex_unlock(&p->lock);
-    return back;
+    return how;
 }
 
 /* The next token for a worker that has run none. */
@@ -601,42 +609,44 @@ static inline tg_token *tg_pool_again(tg_pool *p, tg_worker *w, int64_t now, tg_
 
 /* For a worker that is about to wait for this very token: starts it, if it has not started and pause, limit and key let
  * it. True: the caller runs it; `was` tells from which state, and from WAITING it owns the queue's reference. */
-static inline bool tg_pool_help(tg_pool *p, tg_token *t, int64_t now, uint32_t *was)
+static inline bool tg_pool_help(tg_pool *p, tg_token *t, int64_t now, uint32_t *was, tg_summons *out)
 {
     tg_op *op = t->op;
     tg_key *key = t->extra != NULL ? t->extra->key : NULL;
     bool ours = false;
+    *out = (tg_summons){NULL, false, false};
     tg_mutex_lock(&p->lock);
     uint32_t state = tg_state_of(tg_word_load(&t->word));
-    if (op->paused || p->gate.paused)
-        goto out;
-    if (state == TG_WAITING) {
-        if (!t->linked || (op->policy.limit != 0 && !tg_gate_has_place(&p->gate, op)) ||
-            (key != NULL && !(key->ready && key->head == t)))
-            goto out;
-    } else if (state != TG_ADMITTED) {
-        goto out;
+    bool may = !op->paused && !p->gate.paused;
+    if (op->policy.limit != 0 && tg_op_executing(op) >= (int64_t)op->policy.limit)
+        may = false;
+    if (state == TG_WAITING)
+        may = may && t->linked && (op->policy.limit == 0 || tg_gate_has_place(&p->gate, op)) &&
+              (key == NULL || (key->ready && key->head == t));
+    if (may && (state == TG_WAITING || state == TG_ADMITTED)) {
+        tg_step step = tg_word_try_start(&t->word);
+        ours = step.moved;
+        *was = tg_state_of(step.old);
     }
-    tg_step step = tg_word_try_start(&t->word);
-    ours = step.moved;
-    *was = tg_state_of(step.old);
-    if (ours && *was == TG_WAITING) {
-        tg_op_unlink(&p->gate, t);
-        tg_stamp(&t->admitted, now);
-        tg_count(&op->admitted);
-        if (key != NULL)
-            tg_key_take(t->extra);
-        p->room |= op->room_wanted;
+    if (ours) {
+        tg_count(&op->started);
+        if (*was == TG_WAITING) {
+            tg_op_unlink(&p->gate, t);
+            tg_stamp(&t->admitted, now);
+            tg_count(&op->admitted);
+            if (key != NULL)
+                tg_key_take(t->extra);
+            out->room = op->room_wanted;
+        }
     }
-out:
     tg_mutex_unlock(&p->lock);
     return ours;
 }
 
 /* ---- administration ------------------------------------------------------------------------------------------ */
 
-/* A worker gives up its place: its token ended while the function runs on, or the function waits for other tokens. It
- * no longer counts as active, and another may take its place. */
+/* A worker gives up its place: its token ended while the function runs on. It no longer counts as active, and another may
+ * take its place. */
 static inline tg_summons tg_pool_abandon(tg_pool *p, tg_op *op, int64_t now)
 {
     tg_mutex_lock(&p->lock);
@@ -649,7 +659,34 @@ static inline tg_summons tg_pool_abandon(tg_pool *p, tg_op *op, int64_t now)
     return s;
 }
 
-/* The same, but whoever replaces it is chosen later, by tg_pool_nudge or by whatever else happens in the pool. */
+/* A function waits for other tokens: the same, and it no longer counts among those its operation may hold. */
+static inline tg_summons tg_pool_aside(tg_pool *p, tg_op *op, int64_t now)
+{
+    tg_mutex_lock(&p->lock);
+    op->aside++;
+    tg_mutex_unlock(&p->lock);
+    return tg_pool_abandon(p, op, now);
+}
+
+/* The wait is over, or the function has returned. */
+static inline void tg_pool_back(tg_pool *p, tg_op *op)
+{
+    tg_mutex_lock(&p->lock);
+    op->aside--;
+    p->abandoned--;
+    tg_mutex_unlock(&p->lock);
+}
+
+/* A worker that waits can still be replaced. */
+static inline bool tg_pool_replaceable(tg_pool *p)
+{
+    tg_mutex_lock(&p->lock);
+    bool so = p->abandoned < TG_REPLACEMENTS;
+    tg_mutex_unlock(&p->lock);
+    return so;
+}
+
+/* The same as tg_pool_abandon, but whoever replaces it is chosen later, by tg_pool_nudge or by whatever else happens in the pool. */
 static inline void tg_pool_abandon_quietly(tg_pool *p, tg_op *op)
 {
     tg_mutex_lock(&p->lock);
@@ -669,7 +706,7 @@ static inline tg_summons tg_pool_nudge(tg_pool *p, int64_t now)
     return s;
 }
 
-/* It counts again: an abandoned run returned on a worker that goes on with another token, or a wait is over. */
+/* It counts again: an abandoned run returned on a worker that goes on with another token. */
 static inline void tg_pool_unabandon(tg_pool *p)
 {
     tg_mutex_lock(&p->lock);
@@ -738,25 +775,40 @@ static inline size_t tg_pool_detach(tg_pool *p, tg_op *only, tg_token **out, siz
         }
         p->room |= op->room_wanted;
     }
-    /* stuck workers may never pop what lies in the ring */
-    for (size_t left = tg_ring_length(&p->ring); left > 0 && count < most; left--) {
+    /* Stuck workers may never pop what lies in the ring. Those of other operations go back to their queues; one that can
+     * not has ended or been started, and its reference, too, is the caller's. */
+    while (count < most) {
         tg_token *t = (tg_token *)tg_ring_pop(&p->ring);
         if (t == NULL)
             break;
-        if (only == NULL || t->op == only) {
-            out[count++] = t;
-        } else {
-            bool pushed = tg_ring_push(&p->ring, t); /* [P2]: in the place it had */
-            assert(pushed);
-            (void)pushed;
-        }
+        if (only == NULL || t->op == only)
+            tg_fair_charge(&p->gate.fair, t->op, -t->charge);
+        else if (tg_gate_give_back(&p->gate, t))
+            continue;
+        out[count++] = t;
     }
     tg_mutex_unlock(&p->lock);
     return count;
 }
 
-/* Finds a token of the pool that has not started by its number; NULL: none. `hold` is called under the lock to take a
- * reference. */
+/* Puts what lies in the ring back into its queues, so that it can be found there. Up to `most` that have ended or been
+ * started are handed to the caller, who drops their references; returns how many: `most`, ask again. */
+static inline size_t tg_pool_recall(tg_pool *p, tg_token **out, size_t most)
+{
+    size_t count = 0;
+    tg_mutex_lock(&p->lock);
+    while (count < most) {
+        tg_token *t = (tg_token *)tg_ring_pop(&p->ring);
+        if (t == NULL)
+            break;
+        if (!tg_gate_give_back(&p->gate, t))
+            out[count++] = t;
+    }
+    tg_mutex_unlock(&p->lock);
+    return count;
+}
+
+/* Finds a waiting token of the pool by its number; NULL: none. `hold` is called under the lock to take a reference. */
 static inline tg_token *tg_pool_find(tg_pool *p, uint64_t id, void (*hold)(void *owner))
 {
     tg_token *found = NULL;
@@ -766,22 +818,23 @@ static inline tg_token *tg_pool_find(tg_pool *p, uint64_t id, void (*hold)(void 
             for (tg_token *t = q->head; t != NULL && found == NULL; t = t->next)
                 if (t->id == id)
                     found = t;
-    for (size_t left = found == NULL ? tg_ring_length(&p->ring) : 0; left > 0; left--) {
-        tg_token *t = (tg_token *)tg_ring_pop(&p->ring);
-        if (t == NULL)
-            break;
-        if (t->id == id)
-            found = t;
-        bool pushed = tg_ring_push(&p->ring, t);
-        assert(pushed);
-        (void)pushed;
-        if (found != NULL)
-            break;
-    }
     if (found != NULL)
         hold(found->owner);
     tg_mutex_unlock(&p->lock);
     return found;
+}
+
+/* The token of an operation that is admitted next, if it can be; NULL: none waits. `hold` as in tg_pool_find. */
+static inline tg_token *tg_pool_first(tg_pool *p, tg_op *op, void (*hold)(void *owner))
+{
+    tg_mutex_lock(&p->lock);
+    tg_token *t = op->main.head;
+    for (tg_queue *q = op->main.next; q != NULL && t == NULL; q = q->next)
+        t = q->head;
+    if (t != NULL)
+        hold(t->owner);
+    tg_mutex_unlock(&p->lock);
+    return t;
 }
 
 static inline void tg_op_bar(tg_pool *p, tg_op *op)

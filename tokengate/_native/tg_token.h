@@ -78,7 +78,7 @@ typedef struct tg_queue {
 
 enum tg_overflow { TG_REJECT = 0, TG_SHED_OLDEST = 1, TG_BLOCK = 2 };
 
-/* What an operation may do; 0: no such limit. */
+/* What an operation may do; 0: no such limit (key_limit is at least 1). */
 typedef struct {
     uint32_t limit;         /* at once: admitted or executing; abandoned runs count until they return */
     uint32_t key_limit;     /* the same for each key */
@@ -92,6 +92,7 @@ typedef struct tg_op {
     tg_queue main;          /* of the operation's own priority */
     tg_policy policy;
     bool paused;
+    int64_t aside;          /* its functions that wait for other tokens, and whose workers have been replaced */
     bool room_wanted;       /* somebody waits until fewer wait than max_waiting */
     uint64_t waiting;       /* in all its queues */
     uint64_t service;       /* ns of execution received, on the pool's virtual clock */
