@@ -52,6 +52,16 @@ def test_streaming_holds_no_more_than_is_in_flight() -> None:
     assert 1 <= int(ahead[1].replace(",", "")) <= 1_000
 
 
+def test_limits() -> None:
+    shown = run_demo("limits.py", "60")
+    found = re.search(r"(\d+) of 60 orders placed, (\d+) given up", shown)
+    assert found is not None
+    assert int(found[1]) + int(found[2]) == 60
+    most = re.search(r"at most (\d+) were in the service", shown)
+    assert most is not None
+    assert 1 <= int(most[1]) <= 10
+
+
 def test_synchronous(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("1\n2\n")
     (tmp_path / "b.py").write_text("1\n2\n3\n")
