@@ -51,7 +51,6 @@ typedef struct {
     atomic_int to_tell, told;
     atomic_uint start_count;
     atomic_bool shake, loop_closed;
-    uint64_t next_id[SUBMITTERS];
 } world;
 
 /* ---- a token's story ----------------------------------------------------------------------------------------- */
@@ -152,13 +151,13 @@ static void end_from_outside(world *w, task *k, uint32_t state, bool unstarted)
         tg_pool_unlink(w->pool, &k->token); /* before the inbox: both use the token's `next` */
         task_leave_pool(w, k);
     }
-    if (from == TG_ADMITTED)
-        tg_count(&k->token.op->dropped);
+    if (from == TG_ADMITTED && tg_op_give_place(k->token.op, &k->token.op->dropped))
+        obey(w, tg_pool_freed(w->pool, k->token.op, tg_now()));
     task_ended(w, k, step.old, state);
     if (from == TG_EXECUTING) {
         tg_count(&k->token.op->abandoned_total);
         tg_op_abandoned_add(k->token.op, 1);
-        obey(w, tg_pool_abandon(w->pool, tg_now()));
+        obey(w, tg_pool_abandon(w->pool, k->token.op, tg_now()));
     }
 }
 
@@ -167,11 +166,12 @@ static void *worker(void *arg);
 /* Ends everything that waits, for want of workers or of patience. */
 static void end_waiting(world *w)
 {
-    tg_token *t;
-    while ((t = tg_pool_detach(w->pool, NULL)) != NULL) {
-        end_from_outside(w, (task *)t, TG_KILLED, true); /* in vain if somebody was first */
-        task_leave_pool(w, (task *)t);
-    }
+    tg_token *found[BATCH];
+    for (size_t count; (count = tg_pool_detach(w->pool, NULL, found, BATCH)) > 0;)
+        for (size_t i = 0; i < count; i++) {
+            end_from_outside(w, (task *)found[i], TG_KILLED, true); /* in vain if somebody was first */
+            task_leave_pool(w, (task *)found[i]);
+        }
 }
 
 /* Does what the pool asked for. Every 16th thread fails to start. */
@@ -254,7 +254,7 @@ static bool run(world *w, task *k, bool nested, int64_t *ran)
         tg_word_returned(&t->word);
         tg_op_abandoned_add(op, -1);
     }
-    tg_count(&op->returned);
+    tg_op_give_place(op, &op->returned); /* tg_pool_next, or the helper, looks for who waits for it */
     return !step.moved;
 }
 
@@ -262,17 +262,16 @@ static bool run(world *w, task *k, bool nested, int64_t *ran)
 static void help(world *w, task *k)
 {
     tg_token *t = &k->token;
-    tg_step step = tg_word_try_start(&t->word);
-    if (!step.moved)
+    uint32_t was;
+    if (!tg_pool_help(w->pool, t, tg_now(), &was))
         return;
-    if (tg_state_of(step.old) == TG_WAITING) {
-        tg_count(&t->op->admitted);
-        tg_pool_unlink(w->pool, t);
-        task_leave_pool(w, k);
-        t->admitted = tg_now();
-    } /* else the ring's reference goes with the ring's entry, to the worker that pops it */
+    if (was == TG_WAITING)
+        task_leave_pool(w, k); /* else the ring's reference goes with the ring's entry, to the worker that pops it */
     int64_t ran;
-    if (run(w, k, true, &ran))
+    bool late = run(w, k, true, &ran);
+    if (tg_op_gated(t->op))
+        obey(w, tg_pool_freed(w->pool, t->op, tg_now()));
+    if (late)
         tg_pool_unabandon(w->pool);
 }
 
@@ -352,7 +351,7 @@ static void *submitter(void *arg)
 {
     world *w = arg;
     int me = atomic_fetch_add(&w->submitters, 1);
-    uint64_t seed = 7919u * (unsigned)(me + 1) + w->next_id[me];
+    uint64_t seed = 7919u * (unsigned)(me + 1) + tg_pool_new_ids(w->pool);
     start_line_wait(&w->line);
     for (int made = 0; made < w->each;) {
         task *batch[BATCH];
@@ -361,19 +360,19 @@ static void *submitter(void *arg)
         size_t count = 1 + random_below(&seed, BATCH);
         for (size_t i = 0; i < count; i++) {
             uint32_t kind = random_below(&seed, 8) == 0 ? KIND_HOLDS : (uint32_t)random_below(&seed, KIND_HOLDS);
-            task *k = batch[i] = task_new(w, op, w->next_id[me]++, kind);
+            task *k = batch[i] = task_new(w, op, tg_pool_new_id(w->pool), kind);
             tokens[i] = &k->token;
             atomic_store(&k->in_pool, 1);
             task_retain(k); /* the pool's */
             if (random_below(&seed, 4) == 0)
                 announce(w, k);
         }
-        tg_summons s;
-        bool accepted = tg_pool_submit(w->pool, op, tokens, count, tg_now(), &s);
-        obey(w, s);
+        tg_receipt r = tg_pool_submit(w->pool, op, tokens, count, tg_now());
+        CHECK(r.closed ? r.taken == 0 : r.taken == count);
+        obey(w, r.summons);
         for (size_t i = 0; i < count; i++) {
             task *k = batch[i];
-            if (!accepted)
+            if (r.closed)
                 refuse(w, k);
             if (random_below(&seed, 2) == 0)
                 expose(w, k, &seed);
@@ -391,6 +390,22 @@ static void *submitter(void *arg)
 
 /* ---- the one who ends tokens and moves limits ----------------------------------------------------------------- */
 
+static void hold(void *owner) { task_retain(owner); }
+
+/* Looks for a recent token by its number. It may start meanwhile, but is alive as long as it is held. */
+static void kill_by_number(world *w, uint64_t *seed)
+{
+    uint64_t last = tg_pool_new_ids(w->pool), ago = random_below(seed, 2 * BATCH);
+    if (ago >= last)
+        return;
+    tg_token *t = tg_pool_find(w->pool, last - ago, hold);
+    if (t == NULL)
+        return;
+    CHECK(t->id == last - ago);
+    end_from_outside(w, (task *)t, TG_KILLED, true);
+    task_drop(w, (task *)t);
+}
+
 static void *shaker(void *arg)
 {
     world *w = arg;
@@ -405,6 +420,8 @@ static void *shaker(void *arg)
         }
         if (turn % 8 == 0)
             check_pool(w->pool, true);
+        if (turn % 8 == 4)
+            kill_by_number(w, &seed);
         if (turn % 32 == 0) {
             tg_summons s;
             uint32_t most = 2 + (uint32_t)random_below(&seed, MOST_WORKERS - 1);
@@ -542,7 +559,7 @@ int main(int argc, char **argv)
         tg_parker_init(&w.blocked[i]);
     CHECK((w.pool = tg_pool_new(MOST_WORKERS, MOST_WORKERS)) != NULL);
     for (int i = 0; i < OPERATIONS; i++)
-        CHECK((w.ops[i] = tg_pool_add_op(w.pool, 1000)) != NULL);
+        CHECK((w.ops[i] = tg_pool_add_op(w.pool, 1000, &(tg_policy){.key_limit = 1})) != NULL);
     check_start(&looping, loop, &w);
     for (int round = 0; round < 2 * STOPS; round++) {
         play(&w, round % STOPS);

@@ -63,6 +63,8 @@ cdef class Operation:
                 return
             try:
                 del self.keys[key.value]
+                if not self.keys:
+                    self.keys = None  # a dictionary keeps the room of all it ever held
             except Exception:
                 _log.error("operation %r: the key %r can no longer be found among those in use; it must not change",
                            self.name, key.value, exc_info=True)
@@ -359,7 +361,7 @@ cdef class Core:
         cdef int64_t timeout = 0, run_timeout = 0, deadline = 0, outer
         cdef object key = None, value
         cdef Key held
-        cdef tg_extra *extra = <tg_extra*>calloc(1, sizeof(tg_extra))
+        cdef tg_extra *extra = <tg_extra*>PyMem_Calloc(1, sizeof(tg_extra))
         if extra is NULL:
             raise MemoryError("no memory for a token's deadline or key")
         extra.token = &token.t
@@ -399,6 +401,8 @@ cdef class Core:
                 held = operation.acquire_key(value)
             except BaseException as error:
                 self.fail_unrun(token, error)
+                if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                    raise  # this is the caller's thread: Ctrl-C is for the caller
                 return False
             extra.key = &held.k
             Py_INCREF(held)

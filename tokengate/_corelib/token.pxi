@@ -293,7 +293,7 @@ cdef class TokenBase:
     def __dealloc__(self):
         _disown(self.context)
         self.disown_callbacks()
-        free(self.t.extra)  # disarmed since it ended; a key is let go of before that
+        PyMem_Free(self.t.extra)  # disarmed since it ended; a key is let go of before that
 
     cdef void disown_callbacks(self):
         _disown(self.callback_context)

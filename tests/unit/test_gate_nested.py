@@ -1,0 +1,423 @@
+"""Functions that wait for tokens: they never block each other, unless in a true cycle, which says so."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tokengate import (
+    Coordinator,
+    TokenDeadlock,
+    TokenExpired,
+    TokenKilled,
+    TokenState,
+    as_completed,
+    current_token,
+    gather,
+    task_token_guard,
+    use,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import Gate, NewCoordinator, NewGate, Until
+
+TIMEOUT = 20.0
+_serial = itertools.count()
+
+
+@pytest.fixture
+def name() -> str:
+    """An operation nobody else has named."""
+    return f"operation {next(_serial)} of {__name__}"
+
+
+@task_token_guard
+def other() -> str:
+    return "other"
+
+
+async def ended(coordinator: Coordinator, token: Any) -> Any:
+    """The token, once it has ended. What hangs is killed, so that the failed test ends."""
+    done, _ = await asyncio.wait([token], timeout=3)
+    if not done:
+        for _ in range(5):
+            coordinator.discard()
+            await asyncio.wait([token], timeout=0.2)
+        if token.done() and not token.cancelled():
+            token.exception()
+        pytest.fail(f"{token!r} would have waited for ever")
+    return token
+
+
+# -- no cycle --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", [1, 10, 150])
+async def test_any_depth_on_one_worker(single: Coordinator, name: str, depth: int) -> None:
+    @task_token_guard(name)
+    def down(levels: int) -> int:
+        return 1 + down(levels - 1).result() if levels else 0
+
+    assert (await ended(single, down(depth))).result() == depth
+
+
+async def test_a_limit_for_each_level(single: Coordinator, name: str) -> None:
+    """Each operation is full with the calls above it; those below have limits of their own."""
+    levels: list[Any] = []
+
+    def at_level(level: int) -> int:
+        return 1 + levels[level + 1](level + 1).result() if level < 19 else 1
+
+    for level in range(20):
+        body = _renamed(at_level, f"level{level}")
+        levels.append(task_token_guard(f"{name} {level}", limit=1)(body))
+    tokens = [levels[0](0) for _ in range(30)]
+    assert await asyncio.wait_for(gather(*tokens), TIMEOUT) == [20] * 30
+
+
+def _renamed(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def call(*args: Any) -> Any:
+        return function(*args)
+
+    call.__qualname__ = name
+    return call
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+async def test_layers_under_load(new_coordinator: NewCoordinator, name: str, workers: int) -> None:
+    """Calls go down only, never round in a circle: whoever reports a deadlock is wrong."""
+    coordinator = new_coordinator(thread_workers=workers)
+
+    @task_token_guard(f"{name} low", limit=1, key=lambda i: i % 3)
+    def low(i: int) -> int:
+        return i
+
+    @task_token_guard(f"{name} middle", limit=2)
+    def middle(i: int) -> int:
+        return sum(gather(low(i), low(i + 1)).result())
+
+    @task_token_guard(f"{name} high", limit=3, key=lambda i: i % 4)
+    def high(i: int) -> int:
+        return sum(middle.map([i, i])) + low(i).result()
+
+    with use(coordinator):
+        tokens = [high(i) for i in range(100)]
+    results = await asyncio.wait_for(asyncio.gather(*tokens), 2 * TIMEOUT)
+    assert results == [2 * (2 * i + 1) + i for i in range(100)]
+
+
+@pytest.mark.parametrize("policy", [{"limit": 1}, {"key": lambda _: 1}], ids=["limit", "key"])
+async def test_a_place_that_is_taken_is_waited_for(
+    coordinator: Coordinator, gate: Gate, name: str, policy: dict[str, Any]
+) -> None:
+    inner = task_token_guard(f"{name}, inner", **policy)(gate)
+    first = inner("first")
+    await gate.entered()
+
+    @task_token_guard(name)
+    def outer(i: int) -> Any:
+        return inner(i).result()
+
+    tokens = [outer(i) for i in range(8)]
+    assert await gather(*[other() for _ in range(20)]) == ["other"] * 20
+    assert gate.inside == 1, "a worker that waits has not minded limit or key"
+    gate.open()
+    assert await gather(first, *tokens) == ["first", *range(8)]
+    assert gate.most_inside == 1
+
+
+async def test_a_paused_one_is_no_deadlock(single: Coordinator, gate: Gate, name: str) -> None:
+    inner = task_token_guard(f"{name}, inner", limit=1)(gate)
+    single.pause(inner)
+
+    @task_token_guard(name, limit=1)
+    def outer() -> Any:
+        return inner("done").result()
+
+    tokens = [outer() for _ in range(3)]
+    assert await other() == "other"
+    assert gate.calls == 0
+    gate.open()
+    single.resume(inner)
+    assert await gather(*tokens) == ["done"] * 3
+
+
+async def test_one_that_waits_with_a_timeout_is_no_deadlock(single: Coordinator, name: str) -> None:
+    @task_token_guard(name, limit=1)
+    def outer(again: bool) -> str:
+        if not again:
+            return "inner"
+        nested = outer(False)
+        with pytest.raises(TimeoutError, match="has not ended"):
+            nested.result(timeout=0.01)
+        return "outer"
+
+    assert await outer(True) == "outer"
+    await single.drain()
+    assert single.stats().operations[name].completed == 2
+
+
+async def test_one_that_expires_is_no_deadlock(single: Coordinator, name: str) -> None:
+    @task_token_guard(name, limit=1)
+    def outer(again: bool) -> str:
+        if again:
+            with pytest.raises(TokenExpired):
+                outer.options(timeout=0.02)(False).result()
+        return "fine"
+
+    assert (await ended(single, outer(True))).result() == "fine"
+
+
+async def test_a_place_of_somebody_who_will_return_is_no_deadlock(
+    coordinator: Coordinator, gate: Gate, name: str
+) -> None:
+    """One of the two places is held by who waits, the other by who goes on sooner or later."""
+
+    @task_token_guard(name, limit=2)
+    def work(what: str) -> Any:
+        if what == "wait":
+            return work("end").result()
+        return gate() if what == "hold" else what
+
+    holder = work("hold")
+    await gate.entered()
+    waiter = work("wait")
+    assert await gather(*[other() for _ in range(20)]) == ["other"] * 20
+    assert waiter.state is TokenState.EXECUTING
+    gate.open()
+    assert await gather(holder, waiter) == [None, "end"]
+
+
+async def test_what_can_still_be_discarded_from_outside(
+    single: Coordinator, gate: Gate, name: str
+) -> None:
+    inner = task_token_guard(f"{name}, inner")(gate)
+    single.pause(inner)
+
+    @task_token_guard(name)
+    def outer() -> str:
+        try:
+            inner().result()
+        except TokenKilled:
+            return "killed"
+        return "ran"
+
+    token = outer()
+    assert await other() == "other"
+    assert single.discard(inner) == 1
+    assert await token == "killed"
+    single.resume(inner)
+
+
+async def test_two_coordinators_that_call_each_other(
+    new_coordinator: NewCoordinator, name: str
+) -> None:
+    here, there = (new_coordinator(thread_workers=1) for _ in range(2))
+
+    @task_token_guard(name)
+    def down(levels: int) -> int:
+        where = here if levels % 2 else there
+        return 1 + down.options(coordinator=where)(levels - 1).result() if levels else 0
+
+    token = down.options(coordinator=here)(20)
+    assert (await ended(here, token)).result() == 20
+
+
+# -- cycles ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", [{"limit": 1}, {"key": lambda _: 1}], ids=["limit", "key"])
+@pytest.mark.parametrize("workers", [1, 4])
+async def test_its_own_place(
+    new_coordinator: NewCoordinator, workers: int, name: str, policy: dict[str, Any]
+) -> None:
+    made: list[Any] = []
+
+    @task_token_guard(name, **policy)
+    def again(levels: int) -> int:
+        if not levels:
+            return 0
+        made.append(again(levels - 1))
+        result: int = made[0].result()
+        return 1 + result
+
+    with use(new_coordinator(thread_workers=workers)) as coordinator:
+        token = again(1)
+        with pytest.raises(TokenDeadlock) as told:
+            await ended(coordinator, token)
+            await token
+    for named in (token, made[0]):
+        assert f"Token {named.id} {name}" in str(told.value), "it names all of the cycle"
+    await coordinator.drain()
+    assert made[0].result() == 0, "the other one was not to blame, and runs"
+
+
+async def test_its_own_token(single: Coordinator, name: str) -> None:
+    @task_token_guard(name)
+    def myself() -> Any:
+        token = current_token()
+        assert token is not None
+        return token.result()
+
+    token = await ended(single, myself())
+    with pytest.raises(TokenDeadlock, match=f"Token {token.id} {name}"):
+        await token
+
+
+WAITS: dict[str, Callable[[Any], Any]] = {
+    "result": lambda f: f(False).result(),
+    "exception": lambda f: f(False).exception(),
+    "gather": lambda f: gather(f(False), f(False)).result(),
+    "as_completed": lambda f: list(as_completed([f(False), f(False)])),
+    "map of one": lambda f: list(f.map([False])),
+    "map of two": lambda f: list(f.map([False, False])),
+    "unordered map": lambda f: list(f.map([False, False], ordered=False)),
+    "loop": lambda f: asyncio.run(_awaited(lambda: f(False))),
+    "gather on a loop": lambda f: asyncio.run(_awaited(lambda: asyncio.gather(f(False), f(False)))),
+    "map on a loop": lambda f: asyncio.run(_awaited(lambda: f.map([False, False]))),
+}
+
+
+async def _awaited(make: Callable[[], Any]) -> Any:
+    return await make()
+
+
+@pytest.mark.parametrize("how", WAITS)
+async def test_every_way_to_wait(coordinator: Coordinator, name: str, how: str) -> None:
+    @task_token_guard(name, limit=1)
+    def work(wait: bool) -> None:
+        if wait:
+            WAITS[how](work)
+
+    token = await ended(coordinator, work(True))
+    with pytest.raises(TokenDeadlock):
+        await token
+    await coordinator.drain()
+
+
+async def test_two_operations_that_wait_for_each_other(coordinator: Coordinator, name: str) -> None:
+    meet = threading.Barrier(2)
+
+    @task_token_guard(f"{name} one", limit=1)
+    def one(wait: bool) -> str:
+        if wait:
+            meet.wait(TIMEOUT)
+            two(False).result()
+        return "one"
+
+    @task_token_guard(f"{name} two", limit=1)
+    def two(wait: bool) -> str:
+        if wait:
+            meet.wait(TIMEOUT)
+            one(False).result()
+        return "two"
+
+    tokens = [one(True), two(True)]
+    for token in tokens:
+        await ended(coordinator, token)
+    await coordinator.drain()
+    (told,) = [error for token in tokens if (error := token.exception())]
+    assert isinstance(told, TokenDeadlock), "exactly one is told, which frees the other"
+    for named in (f"{name} one", f"{name} two"):
+        assert named in str(told)
+
+
+async def test_all_places_held_by_those_who_wait(coordinator: Coordinator, name: str) -> None:
+    meet = threading.Barrier(3)
+
+    @task_token_guard(name, limit=3)
+    def work(wait: bool) -> str:
+        if wait:
+            meet.wait(TIMEOUT)
+            work(False).result()
+        return "fine"
+
+    tokens = [work(True) for _ in range(3)]
+    for token in tokens:
+        await ended(coordinator, token)
+    await coordinator.drain()
+    errors = [error for token in tokens if (error := token.exception())]
+    assert {type(error) for error in errors} == {TokenDeadlock}
+    assert len(errors) == 1, "with one place free the others go on"
+
+
+async def test_tokens_that_wait_for_each_other(coordinator: Coordinator, name: str) -> None:
+    tokens: list[Any] = []
+    both = threading.Event()
+
+    @task_token_guard(name)
+    def work(number: int) -> str:
+        both.wait(TIMEOUT)
+        tokens[1 - number].result()
+        return "the other one"
+
+    tokens += [work(0), work(1)]
+    both.set()
+    for token in tokens:
+        await ended(coordinator, token)
+    kinds = {type(token.exception()) for token in tokens}
+    assert TokenDeadlock in kinds
+    assert kinds <= {TokenDeadlock, type(None)}
+
+
+async def test_an_abandoned_run_holds_the_place(
+    coordinator: Coordinator, name: str, until: Until
+) -> None:
+    """It was cancelled, yet its function waits for a place that it holds itself."""
+    caught: list[BaseException] = []
+    go = threading.Event()
+
+    @task_token_guard(name, limit=1)
+    def work(wait: bool) -> None:
+        if wait:
+            go.wait(TIMEOUT)
+            try:
+                work(False).result()
+            except TokenDeadlock as error:
+                caught.append(error)
+
+    token = work(True)
+    await until(lambda: token.state is TokenState.EXECUTING)
+    token.cancel()
+    go.set()
+    try:
+        async with asyncio.timeout(5):
+            await until(lambda: not token.abandoned)
+    finally:
+        coordinator.discard()
+    await coordinator.drain()
+    assert len(caught) == 1
+
+
+async def test_room_in_a_queue_that_only_it_could_make(coordinator: Coordinator, name: str) -> None:
+    @task_token_guard(name, limit=1, max_waiting=1, overflow="block")
+    def work(more: bool) -> None:
+        if more:
+            work(False)
+            work(False)
+
+    token = await ended(coordinator, work(True))
+    with pytest.raises(TokenDeadlock):
+        await token
+    await coordinator.drain()
+
+
+async def test_the_worker_lives_on(single: Coordinator, new_gate: NewGate, name: str) -> None:
+    @task_token_guard(name, limit=1)
+    def work(wait: bool) -> str:
+        if wait:
+            with pytest.raises(TokenDeadlock):
+                work(False).result()
+        return "fine"
+
+    for _ in range(20):
+        assert (await ended(single, work(True))).result() == "fine"
+    await single.drain()
+    lane = single.stats().lanes["thread"]
+    assert lane.workers == 1

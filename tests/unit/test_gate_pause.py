@@ -1,0 +1,429 @@
+"""`pause`, `resume`, `discard`, `drain`, `kill` and `kill_operation`, at run time."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tokengate import (
+    Coordinator,
+    CoordinatorStopped,
+    Token,
+    TokenKilled,
+    TokenState,
+    current_token,
+    gather,
+    task_token_guard,
+    use,
+)
+
+if TYPE_CHECKING:
+    from tests.conftest import Gate, NewCoordinator, NewGate, Until
+
+TIMEOUT = 20.0
+_serial = itertools.count()
+
+
+@pytest.fixture
+def name() -> str:
+    """An operation nobody else has named."""
+    return f"operation {next(_serial)} of {__name__}"
+
+
+@task_token_guard
+def other(value: Any = "other") -> Any:
+    return value
+
+
+async def others_run() -> None:
+    """Free workers have had every chance to take what they may take."""
+    assert await gather(*[other() for _ in range(20)]) == ["other"] * 20
+
+
+# -- pause, resume ---------------------------------------------------------------------------------
+
+
+async def test_nothing_of_a_paused_operation_starts(
+    coordinator: Coordinator, gate: Gate, name: str
+) -> None:
+    guarded = task_token_guard(name)(gate)
+    executing = guarded("executing")
+    await gate.entered()
+    coordinator.pause(name)
+    tokens = [guarded(i) for i in range(10)]
+    await others_run()
+    assert gate.calls == 1
+    assert {token.state for token in tokens} == {TokenState.WAITING}
+    gate.open()
+    assert await executing == "executing", "what executes goes on"
+    await others_run()
+    assert gate.calls == 1
+    coordinator.resume(guarded)
+    assert await gather(*tokens) == list(range(10))
+
+
+async def test_it_holds_back_what_was_admitted_already(
+    single: Coordinator, new_gate: NewGate, name: str
+) -> None:
+    hold, gate = new_gate(), new_gate()
+    guarded = task_token_guard(name)(gate)
+    held = single.submit(hold)
+    await hold.entered()
+    tokens = [guarded(i) for i in range(5)]
+    single.pause(guarded)
+    hold.open()
+    await held
+    await others_run()
+    assert gate.calls == 0
+    assert single.stats().operations[name].waiting == 5
+    gate.open()
+    single.resume(guarded)
+    assert await gather(*tokens) == list(range(5))
+
+
+async def test_the_order_is_kept(single: Coordinator, name: str) -> None:
+    seen: list[int] = []
+    guarded = task_token_guard(name)(seen.append)
+    tokens = []
+    for i in range(200):
+        tokens.append(guarded(i))
+        if i % 20 == 3:
+            single.pause(guarded)
+        elif i % 20 == 13:
+            await asyncio.sleep(0)
+            single.resume(guarded)
+    single.resume(guarded)
+    await gather(*tokens)
+    assert seen == list(range(200))
+
+
+async def test_all_operations(coordinator: Coordinator, gate: Gate, name: str) -> None:
+    coordinator.pause()
+    tokens = [task_token_guard(name)(gate)(0), coordinator.submit(gate, 1), other(2)]
+    assert {token.state for token in tokens} == {TokenState.WAITING}
+    gate.open()
+    coordinator.resume()
+    assert await gather(*tokens) == [0, 1, 2]
+
+
+async def test_paused_by_name_stays_so_until_resumed_by_name(
+    coordinator: Coordinator, gate: Gate, name: str
+) -> None:
+    gate.open()
+    guarded = task_token_guard(name)(gate)
+    coordinator.pause(guarded)
+    coordinator.pause()
+    token = guarded(1)
+    coordinator.resume()
+    await others_run()
+    assert gate.calls == 0
+    coordinator.pause()
+    coordinator.resume(guarded)
+    held = other()
+    assert (token.state, held.state) == (TokenState.WAITING, TokenState.WAITING)
+    coordinator.resume()
+    assert await gather(token, held) == [1, "other"]
+
+
+async def test_twice_is_once(coordinator: Coordinator, name: str) -> None:
+    guarded = task_token_guard(name)(other.__wrapped__)
+    coordinator.resume(guarded)
+    coordinator.resume()
+    for _ in range(2):
+        coordinator.pause(guarded)
+    token = guarded(1)
+    coordinator.resume(guarded)
+    assert await token == 1
+
+
+async def test_workers_in_need_of_a_paused_token_wait_for_its_turn(
+    single: Coordinator, gate: Gate, name: str
+) -> None:
+    """Not even a worker that waits for it runs it."""
+    gate.open()
+    guarded = task_token_guard(name)(gate)
+    single.pause(guarded)
+
+    @task_token_guard(f"{name}, outer")
+    def outer() -> Any:
+        return guarded("inner").result()
+
+    token = outer()
+    await others_run()
+    assert gate.calls == 0
+    single.resume(guarded)
+    assert await token == "inner"
+
+
+# -- drain -----------------------------------------------------------------------------------------
+
+
+async def test_drain_waits_for_what_is_paused(coordinator: Coordinator, name: str) -> None:
+    guarded = task_token_guard(name)(other.__wrapped__)
+    coordinator.pause(guarded)
+    token = guarded(1)
+    draining = asyncio.create_task(coordinator.drain(guarded))
+    everything = asyncio.create_task(coordinator.drain())
+    await others_run()
+    assert not draining.done()
+    assert not everything.done()
+    coordinator.resume(guarded)
+    await asyncio.wait_for(asyncio.gather(draining, everything), TIMEOUT)
+    assert token.done()
+
+
+@pytest.mark.parametrize("how", ["discard", "kill_operation"])
+async def test_drain_ends_with_what_is_thrown_away(
+    coordinator: Coordinator, name: str, how: str
+) -> None:
+    guarded = task_token_guard(name)(other.__wrapped__)
+    coordinator.pause(guarded)
+    tokens = [guarded(i) for i in range(5)]
+    draining = asyncio.create_task(coordinator.drain(guarded))
+    await asyncio.sleep(0)
+    assert getattr(coordinator, how)(name) == 5
+    await asyncio.wait_for(draining, TIMEOUT)
+    assert all(isinstance(token.exception(), TokenKilled) for token in tokens)
+    coordinator.resume(guarded)
+
+
+# -- discard ---------------------------------------------------------------------------------------
+
+
+async def test_discard_ends_what_has_not_started(
+    single: Coordinator, gate: Gate, name: str
+) -> None:
+    guarded = task_token_guard(name)(gate)
+    executing = guarded("executing")
+    await gate.entered()
+    tokens = [guarded(i) for i in range(20)]
+    untouched = other(1)
+    assert single.discard(name) == 20
+    assert {token.state for token in tokens} == {TokenState.KILLED}
+    with pytest.raises(TokenKilled, match="discard"):
+        await tokens[0]
+    assert single.discard(guarded) == 0
+    assert executing.state is TokenState.EXECUTING
+    gate.open()
+    assert await gather(executing, untouched) == ["executing", 1]
+    assert gate.calls == 1
+    assert single.stats().operations[name].killed == 20
+
+
+async def test_discard_of_all(single: Coordinator, gate: Gate, name: str) -> None:
+    executing = single.submit(gate, "executing")
+    await gate.entered()
+    tokens = [task_token_guard(name)(gate)(1), single.submit(gate, 2), other(3)]
+    assert single.discard() == 3
+    assert all(isinstance(token.exception(), TokenKilled) for token in tokens)
+    gate.open()
+    assert await executing == "executing"
+
+
+async def test_discard_of_an_operation_that_has_not_run(
+    coordinator: Coordinator, name: str
+) -> None:
+    guarded = task_token_guard(name)(other.__wrapped__)
+    assert coordinator.discard(guarded) == 0
+    assert coordinator.discard() == 0
+    assert await guarded(1) == 1
+
+
+# -- kill ------------------------------------------------------------------------------------------
+
+
+async def test_kill_by_number_in_every_state(
+    single: Coordinator, gate: Gate, name: str, until: Until
+) -> None:
+    guarded = task_token_guard(name)(gate)
+    executing = guarded("executing")
+    await gate.entered()
+    admitted, *_, waiting = tokens = [guarded(i) for i in range(10)]
+    for token in (waiting, admitted, executing):
+        assert single.kill(token.id, f"not {token.id}")
+        assert token.state is TokenState.KILLED
+        with pytest.raises(TokenKilled, match=f"not {token.id}") as told:
+            await token
+        assert told.value.reason == f"not {token.id}"
+        assert not single.kill(token.id, "again")
+    assert executing.abandoned
+    assert not waiting.abandoned
+    gate.open()
+    assert await gather(*tokens[1:-1]) == list(range(1, 9))
+    assert not single.kill(tokens[1].id, "too late")
+    await until(lambda: not executing.abandoned)
+    assert gate.calls == 9
+
+
+async def test_kill_of_numbers_that_no_token_has(coordinator: Coordinator) -> None:
+    assert await other(1) == 1
+    for number in (0, -1, 2, 10**6, 2**63, 2**64, 2**64 + 1, 10**30):
+        assert coordinator.kill(number, "nobody") is False
+    for wrong in ("1", 1.0, None, True):
+        with pytest.raises(TypeError, match="token_id="):
+            coordinator.kill(wrong, "nobody")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="reason="):
+        coordinator.kill(1, None)  # type: ignore[arg-type]
+
+
+async def test_kill_from_a_worker_and_by_the_function_itself(
+    coordinator: Coordinator, gate: Gate, name: str, until: Until
+) -> None:
+    victim = task_token_guard(name)(gate)(1)
+    await gate.entered()
+    assert await coordinator.submit(coordinator.kill, victim.id, "from a worker") is True
+    with pytest.raises(TokenKilled, match="from a worker"):
+        await victim
+    gate.open()
+
+    @task_token_guard(f"{name}, suicide")
+    def end_myself() -> str:
+        token = current_token()
+        assert token is not None
+        assert coordinator.kill(token.id, "myself")
+        return "dropped"
+
+    token = end_myself()
+    with pytest.raises(TokenKilled, match="myself"):
+        await token
+    await until(lambda: not token.abandoned)
+    assert token.state is TokenState.KILLED
+
+
+async def test_kill_a_function_that_waits_for_another(
+    single: Coordinator, gate: Gate, name: str, until: Until
+) -> None:
+    """Both functions are on one worker's stack; either can be killed by its number."""
+    inner = task_token_guard(f"{name}, inner")(gate)
+    numbers: list[int] = []
+    caught: list[BaseException] = []
+
+    @task_token_guard(name)
+    def outer() -> None:
+        nested = inner()
+        numbers.append(nested.id)
+        try:
+            nested.result()
+        except TokenKilled as error:
+            caught.append(error)
+
+    token = outer()
+    await gate.entered()
+    assert single.kill(token.id, "outer")
+    assert single.kill(numbers[0], "inner")
+    with pytest.raises(TokenKilled, match="outer"):
+        await token
+    gate.open()
+    await until(lambda: not token.abandoned)
+    assert [str(error) for error in caught] == ["inner"]
+
+
+async def test_kill_operation(coordinator: Coordinator, gate: Gate, name: str) -> None:
+    guarded = task_token_guard(name, limit=2)(gate)
+    executing = [guarded(i) for i in range(2)]
+    await gate.entered(2)
+    waiting = [guarded(i) for i in range(5)]
+    untouched = coordinator.submit(gate, "untouched")
+    await gate.entered()
+    assert coordinator.kill_operation(name, "enough of it") == 7
+    for token in (*executing, *waiting):
+        with pytest.raises(TokenKilled, match="enough of it"):
+            await token
+    assert [token.abandoned for token in executing] == [True, True]
+    assert coordinator.kill_operation(guarded) == 0
+    after = guarded("after")
+    assert after.state is TokenState.WAITING, "abandoned runs keep their places"
+    gate.open()
+    assert await gather(untouched, after) == ["untouched", "after"]
+
+
+async def test_kill_operation_of_one_that_has_not_run(coordinator: Coordinator, name: str) -> None:
+    guarded = task_token_guard(name)(other.__wrapped__)
+    assert coordinator.kill_operation(guarded) == 0
+    assert coordinator.kill_operation(name, "nothing") == 0
+    await asyncio.wait_for(coordinator.drain(guarded), TIMEOUT)
+
+
+# -- stop ------------------------------------------------------------------------------------------
+
+
+def test_stop_ends_what_is_paused(
+    new_coordinator: NewCoordinator, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    coordinator = new_coordinator(name="pausing")
+    guarded = task_token_guard(name)(other.__wrapped__).options(coordinator=coordinator)
+    coordinator.pause(guarded)
+    tokens = [guarded(i) for i in range(7)]
+    coordinator.stop(timeout=0.05)
+    assert {token.state for token in tokens} == {TokenState.KILLED}
+    assert {type(token.exception()) for token in tokens} == {CoordinatorStopped}
+    told = capfd.readouterr().err
+    assert "pausing" in told
+    assert "7 waiting tokens were killed" in told
+
+
+@pytest.mark.parametrize("paused", ["before", "during"])
+async def test_resumed_while_it_stops_they_run(
+    new_coordinator: NewCoordinator, gate: Gate, name: str, paused: str, until: Until
+) -> None:
+    coordinator = new_coordinator(thread_workers=1)
+    guarded = task_token_guard(name)(gate).options(coordinator=coordinator)
+    tokens: list[Token[Any]] = [guarded(i) for i in range(5)]
+    await gate.entered()
+    if paused == "before":
+        coordinator.pause(guarded)
+    stopping = asyncio.create_task(coordinator.aclose(timeout=TIMEOUT))
+    await until(lambda: coordinator.stopped)
+    if paused == "during":
+        coordinator.pause(guarded)
+    assert guarded("too late").state is TokenState.KILLED
+    gate.let_pass()
+    assert await tokens[0] == 0
+    assert gate.calls == 1
+    assert not stopping.done()
+    gate.open()
+    coordinator.resume(guarded)
+    await stopping
+    assert await asyncio.gather(*tokens) == list(range(5))
+
+
+async def test_stop_with_what_waits_cancelled_does_not_wait_for_the_paused(
+    new_coordinator: NewCoordinator,
+) -> None:
+    coordinator = new_coordinator()
+    coordinator.pause()
+    with use(coordinator):
+        tokens = [other(i) for i in range(5)]
+    await asyncio.wait_for(coordinator.aclose(timeout=60, cancel_waiting=True), TIMEOUT)
+    assert {type(token.exception()) for token in tokens} == {CoordinatorStopped}
+
+
+def test_from_many_threads_at_once(coordinator: Coordinator, name: str) -> None:
+    """Whatever operators do at the same time, each token ends once and the gate is left open."""
+    guarded = task_token_guard(name)(other.__wrapped__)
+    end = threading.Event()
+    ended = [0, 0]
+
+    def operate(number: int) -> None:
+        while not end.is_set():
+            coordinator.pause(guarded)
+            ended[number] += coordinator.discard(guarded) if number else 0
+            coordinator.resume(guarded)
+
+    operators = [threading.Thread(target=operate, args=(i,)) for i in range(2)]
+    for operator in operators:
+        operator.start()
+    try:
+        tokens = [guarded(i) for i in range(3_000)]
+        states = [token.exception(TIMEOUT) is None for token in tokens]
+    finally:
+        end.set()
+        for operator in operators:
+            operator.join(TIMEOUT)
+    coordinator.resume(guarded)
+    assert states.count(False) == sum(ended)
+    assert guarded(1).result(TIMEOUT) == 1
