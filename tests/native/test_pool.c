@@ -46,7 +46,7 @@ static tg_summons cancel(tg_pool *p, tg_token *t)
         tg_pool_unlink(p, t);
     if (tg_state_of(step.old) == TG_EXECUTING)
         return tg_pool_abandon(p, tg_now());
-    return (tg_summons){NULL, false};
+    return (tg_summons){NULL, false, false, false};
 }
 
 /* ---- puppets ------------------------------------------------------------------------------------------------- */
@@ -741,7 +741,7 @@ static void test_fair_share(void)
     tg_pool *p = tg_pool_new(1, 1);
     CHECK((heavy = tg_pool_add_op(p, 10 * MS)) != NULL && (light = tg_pool_add_op(p, MS)) != NULL);
     for (int i = 0; i < 4; i++)
-        submit(p, heavy, 500, i == 0 ? &s : &(tg_summons){NULL, false});
+        submit(p, heavy, 500, i == 0 ? &s : &(tg_summons){NULL, false, false, false});
     CHECK(s.start && enter(&u[0], p) != NULL && nobody(tg_pool_claimed(p, u[0].worker)));
     tg_summons none;
     for (int i = 0; i < 50; i++) {

@@ -522,10 +522,11 @@ cdef class Core:
             self.workers.append(keeper)
             _start_new_thread(keeper.run, ())
         except BaseException:
-            # Whoever calls next tries again; until then the limit stays where it is.
+            # Whoever calls next tries again; until then the limit stays where it is. Not an error: where the system has no
+            # thread to give, there are none to be let in either.
             _remove_identical(self.workers, keeper)
             tg_keeper_gone(self.pool)
-            _log.error("the keeper of %r could not be started", self, exc_info=True)
+            _log.debug("the keeper of %r could not be started", self, exc_info=True)
 
     cdef void replace_later(self, tg_op *op) except *:
         """A run was abandoned: another worker may take its place. On a loop's thread not before the loop's next turn: who

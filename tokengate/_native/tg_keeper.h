@@ -343,7 +343,6 @@ static inline void tg_keeper_workers(tg_keeper *k, tg_look *l, uint32_t found, b
             }
         }
     }
-    l->asked = asked > 0;
     if (asked > 0)
         l->ready = l->steady / asked * ready; /* of the others as many on average */
 }

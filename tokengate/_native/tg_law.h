@@ -22,6 +22,7 @@
 #define TG_LAW_ASLEEP 0.3      /* and below it also once capacity has been reached before */
 #define TG_LAW_ALONE 0.75      /* a worker with at least this CPU share leaves no room for another on its CPU */
 #define TG_LAW_SPREAD 2.5      /* phases are random: so many times capacity / share are needed to use it all */
+#define TG_LAW_NEAR 0.8        /* lag above this part of the target: no step up, and one down where that is free */
 #define TG_LAW_PRESSED 0.7     /* workers burn enough to starve a loop */
 #define TG_LAW_PROMPT_NS 1000000     /* an answer within this: nobody holds the GIL */
 #define TG_LAW_PROOFS 4              /* so many of them, and none later, prove it */
@@ -30,10 +31,9 @@
 #define TG_LAW_RAMP_NS 900000        /* least window of a doubling, */
 #define TG_LAW_DOUBT_NS 5000000      /* of one while workers burn, or may be waiting for a loop that does, or capacity
                                       * has been reached before, */
-#define TG_LAW_CUT_NS 10000000       /* of a cut, */
+#define TG_LAW_CUT_NS 15000000       /* of a cut, */
 #define TG_LAW_STEP_NS 20000000      /* of a step up, */
 #define TG_LAW_TRIM_NS 50000000      /* of a step down */
-#define TG_LAW_CROWD_NS 200000000    /* how crowded the CPUs are is remembered for about so long */
 #define TG_LAW_WINDOW_NS 60000000    /* no window is longer */
 #define TG_LAW_PROOF_NS 50000000     /* so long a prompt answer proves that the GIL was free */
 #define TG_LAW_AGAIN_NS 500000000    /* after a cut, not before this up to where it was cut from; doubles each time */
@@ -61,7 +61,6 @@ typedef struct {
     int64_t loop_cpu;               /* of the busiest loop's thread */
     int64_t process;                /* of the process but for its loops' threads; -1: unknown */
     int64_t steady_cpu, steady;     /* of the workers that were active from beginning to end: CPU, and span summed */
-    bool asked;                     /* `ready` was looked for */
     uint32_t active, max, cpus;
     bool gil;
     bool full;                      /* tokens wait, every place is taken, and nobody is on the way */
@@ -86,7 +85,6 @@ typedef struct {
     uint32_t bad;                  /* a limit that starved the loop; not reached again before */
     int64_t bad_until, bad_for;
     int64_t trim_after, probe_after;
-    double crowd_cpu, crowd_ready; /* over the last while: CPU had, and wanted */
     bool settled;                  /* capacity has been reached: from now on in steps */
     uint32_t before;               /* the limit before the last step up, and how busy it was */
     double before_busy;
@@ -167,18 +165,15 @@ static inline tg_ruling tg_law_judge(tg_law *s, const tg_look *l)
     bool free_gil = !l->gil || (s->proof != 0 && l->now - s->proof <= TG_LAW_PROOF_NS);
     double capacity = free_gil ? (double)l->cpus : 1.0;
     double load = free_gil ? whole : busy;
-    /* What it would be with CPUs of their own. A few looks say that only roughly, so their sum is kept for longer. */
-    double fade = 1.0 - (l->span < TG_LAW_CROWD_NS ? (double)l->span / TG_LAW_CROWD_NS : 1.0);
-    s->crowd_cpu = s->crowd_cpu * fade + (l->asked && l->cpu > 0 ? (double)l->cpu : 0);
-    s->crowd_ready = s->crowd_ready * fade + (double)l->ready;
-    if (!s->settled && load < (double)s->ready / span)
+    /* What they would use with CPUs of their own. Several that share a GIL are not asked: a look comes with the timers
+     * that wake them, and finds more of them ready than there are. */
+    bool ask = free_gil || l->active <= 1;
+    if (ask && load < (double)s->ready / span)
         load = (double)s->ready / span;
-    else if (s->settled && s->crowd_ready > s->crowd_cpu && s->crowd_ready >= TG_LAW_STEP_NS)
-        load *= s->crowd_cpu > 0.25 * s->crowd_ready ? s->crowd_ready / s->crowd_cpu : 4.0;
 
     /* How much CPU one worker wants shows only while they do not wait for each other. */
     if (s->steady > 0) {
-        double share = (double)(s->steady_cpu > s->ready ? s->steady_cpu : s->ready) / (double)s->steady;
+        double share = (double)(ask && s->ready > s->steady_cpu ? s->ready : s->steady_cpu) / (double)s->steady;
         double weight = (double)l->steady / TG_LAW_STEP_NS; /* a short look may have met one phase of a token */
         if (share > s->share || load < TG_LAW_ROOM * capacity)
             s->share += ((share > 1 ? 1 : share) - s->share) * (weight > 0.5 ? 0.5 : weight);
@@ -189,7 +184,7 @@ static inline tg_ruling tg_law_judge(tg_law *s, const tg_look *l)
         (busy >= TG_LAW_PRESSED || attach >= TG_LAW_SLOW_NS) &&
         (load >= TG_LAW_ROOM * capacity || s->level > 2 * target)) {
         double keep = target / s->level;
-        uint32_t to = (uint32_t)((double)l->active * (keep < 0.5 ? 0.5 : keep > 0.8 ? 0.8 : keep));
+        uint32_t to = (uint32_t)((double)l->active * (keep < 0.5 ? 0.5 : keep > 0.85 ? 0.85 : keep));
         s->bad = l->active;
         s->bad_for = s->bad_for == 0 ? TG_LAW_AGAIN_NS : s->bad_for < TG_LAW_AGAIN_MOST_NS ? 2 * s->bad_for : s->bad_for;
         s->bad_until = l->now + s->bad_for;
@@ -204,7 +199,7 @@ static inline tg_ruling tg_law_judge(tg_law *s, const tg_look *l)
         s->before = 0;
         return tg_law_to(s, to < l->cpus ? l->cpus : to, TG_LAW_CUT_CPU, busy);
     }
-    if (!free_gil && l->loop && l->active > 1 && l->active == s->limit && busy >= TG_LAW_FULL && s->level > 0.6 * target &&
+    if (!free_gil && l->loop && l->active > 1 && l->active == s->limit && busy >= TG_LAW_FULL && s->level > TG_LAW_NEAR * target &&
         s->span >= TG_LAW_TRIM_NS && l->now >= s->trim_after) {
         s->before = 0;
         s->trim_after = l->now + TG_LAW_STEP_NS;
@@ -240,7 +235,7 @@ static inline tg_ruling tg_law_judge(tg_law *s, const tg_look *l)
         knee = l->cpus;
     if (knee < most)
         most = (uint32_t)knee;
-    if (s->limit >= most || (l->loop && s->level > 0.5 * target && busy >= 0.5)) {
+    if (s->limit >= most || (l->loop && s->level > TG_LAW_NEAR * target && busy >= 0.5)) {
         if (s->span >= TG_LAW_WINDOW_NS)
             tg_law_restart(s);
         return held;

@@ -414,7 +414,7 @@ static inline tg_queue *tg_pool_key_queue(tg_pool *p, tg_op *op)
  * what the receipt says. */
 static inline tg_receipt tg_pool_submit(tg_pool *p, tg_op *op, tg_token **tokens, size_t count, bool patient, int64_t now)
 {
-    tg_receipt r = {0, false, NULL, {NULL, false, false}};
+    tg_receipt r = {0, false, NULL, {NULL, false, false, false}};
     tg_mutex_lock(&p->lock);
     if (!p->accepting) {
         tg_mutex_unlock(&p->lock);
