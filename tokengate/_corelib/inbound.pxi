@@ -35,6 +35,8 @@ cdef class Link:
         self.port = tg_port_new(tg_bell_new())
         if self.port is NULL:
             raise MemoryError("no memory for the way to an event loop")
+        if loop is _running_loop():
+            tg_port_adopt(self.port)
         self.loop_address = <void*>loop
         self.alive = True
         self_ref = weakref.ref(self)

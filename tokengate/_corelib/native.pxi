@@ -146,6 +146,7 @@ cdef extern from "tg_port.h" nogil:
     tg_port *tg_port_retain(tg_port *p)
     void tg_port_release(tg_port *p)
     void tg_port_close(tg_port *p)
+    void tg_port_adopt(tg_port *p)
     void tg_port_answer(tg_port *p, int64_t now)
     bint tg_port_due(tg_port *p, int64_t now, int64_t waited)
     void tg_port_await(tg_port *p)

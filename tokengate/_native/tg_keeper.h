@@ -173,6 +173,7 @@ static inline void tg_watch_look(tg_watch *w, tg_look *l, int64_t ping)
 {
     tg_port *port = w->port;
     int64_t now = l->now, cpu = tg_port_cpu(port);
+    tg_port_busy(port, now);
     if (cpu >= 0) {
         if (w->looks > 0 && cpu < w->past[(w->looks - 1) % TG_KEEPER_PAST].cpu)
             w->looks = 0; /* another thread runs it now */

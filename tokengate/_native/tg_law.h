@@ -20,7 +20,8 @@
 #define TG_LAW_FULL 0.98       /* above it fewer workers may do as much */
 #define TG_LAW_QUICK 0.75      /* below it the limit doubles, if the workers' shares allow it, */
 #define TG_LAW_ASLEEP 0.3      /* and below it also once capacity has been reached before */
-#define TG_LAW_ALONE 0.75      /* a worker with at least this CPU share leaves no room for another on its CPU */
+#define TG_LAW_ALONE 0.65      /* workers with at least this CPU share are not let in beyond the CPUs, */
+#define TG_LAW_ALONE_GIL 0.85  /* nor, with this one, a second one beside one that holds the GIL */
 #define TG_LAW_SPREAD 2.5      /* phases are random: so many times capacity / share are needed to use it all */
 #define TG_LAW_NEAR 0.8        /* lag above this part of the target: no step up, and one down where that is free */
 #define TG_LAW_PRESSED 0.7     /* workers burn enough to starve a loop */
@@ -121,8 +122,8 @@ static inline void tg_law_absorb(tg_law *s, const tg_look *l)
     s->starved += l->starved;
     s->prompt += l->prompt;
     for (uint32_t i = 0; i < l->starved && i < 8; i++) {
-        /* one outlier is worth three targets at the most: it takes two to cut */
-        double lag = (double)l->starved_lag, most = 3.0 * (double)s->target;
+        /* one outlier is worth two targets at the most, and a quarter of that: it takes more to cut */
+        double lag = (double)l->starved_lag, most = 2.0 * (double)s->target;
         s->level += ((lag > most ? most : lag) - s->level) * 0.25;
     }
     for (uint32_t i = 0; i < l->prompt && i < 8; i++)
@@ -182,7 +183,7 @@ static inline tg_ruling tg_law_judge(tg_law *s, const tg_look *l)
     /* down */
     if (l->gil && l->loop && s->level > target && s->starved > 0 && l->active > 1 && s->span >= TG_LAW_CUT_NS &&
         (busy >= TG_LAW_PRESSED || attach >= TG_LAW_SLOW_NS) &&
-        (load >= TG_LAW_ROOM * capacity || s->level > 2 * target)) {
+        (load >= TG_LAW_ROOM * capacity || s->level > 1.5 * target)) {
         double keep = target / s->level;
         uint32_t to = (uint32_t)((double)l->active * (keep < 0.5 ? 0.5 : keep > 0.85 ? 0.85 : keep));
         s->bad = l->active;
@@ -228,11 +229,9 @@ static inline tg_ruling tg_law_judge(tg_law *s, const tg_look *l)
         return held;
     }
     double knee = s->share > 0.001 ? capacity / s->share : 1e6;
-    knee = s->share >= TG_LAW_ALONE ? knee + 0.3 : knee * TG_LAW_SPREAD + 0.99;
-    if (knee < 1)
-        knee = 1;
-    if (free_gil && s->share >= TG_LAW_ALONE && knee < l->cpus)
-        knee = l->cpus;
+    knee = knee * TG_LAW_SPREAD + 0.99;
+    if (s->share >= (free_gil ? TG_LAW_ALONE : TG_LAW_ALONE_GIL))
+        knee = capacity;
     if (knee < most)
         most = (uint32_t)knee;
     if (s->limit >= most || (l->loop && s->level > TG_LAW_NEAR * target && busy >= 0.5)) {

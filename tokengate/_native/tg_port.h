@@ -97,7 +97,7 @@ typedef struct tg_port {
 #endif
     uint32_t known;   /* the process (tg_generation) in which `thread` was noted; 0: never */
     tg_mutex lock;        /* guards the figures of how busy the loop is */
-    int64_t busy_at, busy_cpu;
+    int64_t busy_from, busy_at, busy_cpu;
     double busy;          /* CPU s per s of the loop's thread over about the last second */
 } tg_port;
 
@@ -150,6 +150,30 @@ static inline bool tg_port_closed(tg_port *p)
     return atomic_load_explicit(&p->closed, memory_order_relaxed) != 0;
 }
 
+/* How busy the loop's thread is by itself, 0 to 1, over about the last second of looking. Any thread. */
+static inline double tg_port_busy(tg_port *p, int64_t now)
+{
+    int64_t cpu = tg_clock_cpu(atomic_load_explicit(&p->clock, memory_order_relaxed));
+    tg_mutex_lock(&p->lock);
+    int64_t span = now - p->busy_at;
+    if (cpu < 0) {
+        p->busy = 0;
+    } else if (p->busy_at == 0 || cpu < p->busy_cpu) {
+        p->busy_from = p->busy_at = now; /* the first look, or another thread runs the loop now */
+        p->busy_cpu = cpu;
+    } else if (span >= 10000000) {
+        double share = (double)(cpu - p->busy_cpu) / (double)span;
+        int64_t known = now - p->busy_from;
+        double weight = (double)span / (known < 1000000000 ? (double)known : span < 1000000000 ? 1e9 : (double)span);
+        p->busy += ((share > 1 ? 1 : share) - p->busy) * weight;
+        p->busy_at = now;
+        p->busy_cpu = cpu;
+    }
+    double busy = p->busy;
+    tg_mutex_unlock(&p->lock);
+    return busy;
+}
+
 /* By the loop's thread: this is the one that runs it. */
 static inline void tg_port_adopt(tg_port *p)
 {
@@ -162,6 +186,7 @@ static inline void tg_port_adopt(tg_port *p)
     p->known = generation;
 #endif
     atomic_store_explicit(&p->clock, tg_own_clock(), memory_order_relaxed);
+    tg_port_busy(p, tg_now());
 }
 
 static inline int64_t tg_port_cpu(tg_port *p)
@@ -236,27 +261,5 @@ static inline bool tg_port_ping(tg_port *p, int64_t now)
     return true;
 }
 
-/* How busy the loop's thread is by itself, 0 to 1, over about the last second of looking. Any thread. */
-static inline double tg_port_busy(tg_port *p, int64_t now)
-{
-    int64_t cpu = tg_port_cpu(p);
-    tg_mutex_lock(&p->lock);
-    int64_t span = now - p->busy_at;
-    if (cpu < 0) {
-        p->busy = 0;
-    } else if (p->busy_at == 0 || cpu < p->busy_cpu) {
-        p->busy_at = now; /* the first look, or another thread runs the loop now */
-        p->busy_cpu = cpu;
-    } else if (span >= 10000000) {
-        double share = (double)(cpu - p->busy_cpu) / (double)span;
-        double weight = span >= 1000000000 ? 1.0 : (double)span * 1e-9;
-        p->busy += ((share > 1 ? 1 : share) - p->busy) * weight;
-        p->busy_at = now;
-        p->busy_cpu = cpu;
-    }
-    double busy = p->busy;
-    tg_mutex_unlock(&p->lock);
-    return busy;
-}
 
 #endif
