@@ -288,9 +288,9 @@ class Core:
     def _forked(self) -> None: ...
     def _attach_lane(
         self,
-        workers: list[Worker | Timekeeper],
-        on_start: Callable[[Worker | Timekeeper], object],
-        on_exit: Callable[[Worker | Timekeeper], object],
+        workers: list[Worker | Keeper | Timekeeper],
+        on_start: Callable[[Worker | Keeper | Timekeeper], object],
+        on_exit: Callable[[Worker | Keeper | Timekeeper], object],
         on_fork: Callable[[], object],
     ) -> None: ...
     def _start_failed(self, why: str) -> None: ...
@@ -349,8 +349,8 @@ class Keeper:
     def __new__(
         cls,
         core: Core,
-        on_start: Callable[[Keeper], object],
-        on_exit: Callable[[Keeper], object],
+        on_start: Callable[[Worker | Keeper | Timekeeper], object],
+        on_exit: Callable[[Worker | Keeper | Timekeeper], object],
     ) -> Self: ...
     @property
     def thread_ident(self) -> int | None: ...

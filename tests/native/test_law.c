@@ -165,7 +165,7 @@ static tg_look plain(trial *t, uint32_t active)
 static void one_outlier_cuts_nothing(void)
 {
     trial t;
-    begin(&t, (model){.max = 64});
+    begin(&t, (model){.interpreter = true, .max = 64});
     t.law.limit = 8;
     for (int i = 0; i < 100; i++) {
         tg_look l = plain(&t, 8);
@@ -190,7 +190,7 @@ static void one_outlier_cuts_nothing(void)
 static void workers_that_sleep_are_not_to_blame(void)
 {
     trial t;
-    begin(&t, (model){.max = 64});
+    begin(&t, (model){.interpreter = true, .max = 64});
     t.law.limit = 64;
     for (int i = 0; i < 200; i++) { /* somebody else's threads starve the loop */
         tg_look l = plain(&t, 64);
@@ -204,7 +204,7 @@ static void workers_that_sleep_are_not_to_blame(void)
 static void a_cut_that_has_not_taken_effect_is_not_repeated(void)
 {
     trial t;
-    begin(&t, (model){.max = 64});
+    begin(&t, (model){.interpreter = true, .max = 64});
     t.law.limit = 4;
     for (int i = 0; i < 200; i++) { /* eight tokens that run for a second were already under way */
         tg_look l = plain(&t, 8);
@@ -218,7 +218,7 @@ static void a_cut_that_has_not_taken_effect_is_not_repeated(void)
 static void clocks_that_say_nothing(void)
 {
     trial t;
-    begin(&t, (model){.max = 64});
+    begin(&t, (model){.interpreter = true, .max = 64});
     for (int i = 0; i < 200; i++) {
         tg_look l = plain(&t, t.law.limit);
         l.cpu = l.process = -1;
@@ -230,7 +230,7 @@ static void clocks_that_say_nothing(void)
 static void nothing_waits_nothing_changes(void)
 {
     trial t;
-    begin(&t, (model){.max = 64});
+    begin(&t, (model){.interpreter = true, .max = 64});
     for (int i = 0; i < 200; i++) {
         tg_look l = plain(&t, 1);
         l.full = false;
@@ -243,7 +243,7 @@ static void nothing_waits_nothing_changes(void)
 static void any_input(void)
 {
     trial t;
-    begin(&t, (model){.max = 64});
+    begin(&t, (model){.interpreter = true, .max = 64});
     for (int i = 0; i < 300000; i++) {
         tg_look l = plain(&t, (uint32_t)random_below(&t.seed, 80));
         l.span = (int64_t)random_below(&t.seed, 30 * MS);

@@ -763,7 +763,7 @@ static inline bool tg_pool_help(tg_pool *p, tg_token *t, int64_t now, uint32_t *
     tg_op *op = t->op;
     tg_key *key = t->extra != NULL ? t->extra->key : NULL;
     bool ours = false;
-    *out = (tg_summons){NULL, false, false};
+    *out = (tg_summons){NULL, false, false, false};
     tg_mutex_lock(&p->lock);
     uint32_t state = tg_state_of(tg_word_load(&t->word));
     bool may = !op->paused && !p->gate.paused;
