@@ -26,6 +26,7 @@ cdef class Operation
 cdef class Core
 cdef class Worker
 cdef class Timekeeper
+cdef class Keeper
 cdef class GuardBase
 cdef class Collector
 
@@ -37,5 +38,6 @@ include "_corelib/operation.pxi"
 include "_corelib/timers.pxi"
 include "_corelib/worker.pxi"
 include "_corelib/deadlock.pxi"
+include "_corelib/keeper.pxi"
 include "_corelib/guard.pxi"
 include "_corelib/bulk.pxi"

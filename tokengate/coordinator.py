@@ -42,11 +42,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Pin = Literal["auto", "core", "none"]
 
-# More runnable threads make nothing faster while one lock lets one of them run at a time, and every
-# one of them makes the event loop wait longer. Where nobody chose a number, this many work at once,
-# whatever may be started.
-ACTIVE_WITH_GIL = 8
-
 _coordinators: weakref.WeakSet[Coordinator] = weakref.WeakSet()
 
 
@@ -54,8 +49,9 @@ class Coordinator(_core.Core):
     """Runs tokens on worker threads that it starts as they are needed.
 
     thread_workers: how many tokens may execute at once, 1 to 4096; None: up to 64 threads (or
-    ``TOKENGATE_THREAD_WORKERS``), of which a few are active at a time where the interpreter has a
-    GIL. pin: ``"core"`` binds each worker to one core (LaneUnavailable where the system cannot);
+    ``TOKENGATE_THREAD_WORKERS``). loop_lag_target: seconds; how many of them are active at a time
+    is steered so that event loops wait no longer than about this for the interpreter, and that no
+    more burn CPU than there are CPUs; None: always as many as there are. pin: ``"core"`` binds each worker to one core (LaneUnavailable where the system cannot);
     ``"none"`` does not; ``"auto"`` does not either, since no gain was measured. stop_timeout: the
     seconds `stop` gives what still runs. name: start of the threads' names.
 
@@ -68,24 +64,30 @@ class Coordinator(_core.Core):
         *,
         thread_workers: int | None = None,
         pin: Pin = "auto",
+        loop_lag_target: float | None = 0.010,
         stop_timeout: float = 10.0,
         name: str = "tokengate",
     ) -> None:
-        maximum, limit = self._settle(thread_workers, pin, stop_timeout, name)
-        self._open_pool(maximum, limit)
+        maximum = self._settle(thread_workers, pin, loop_lag_target, stop_timeout, name)
+        self._open_pool(maximum)
         _coordinators.add(self)
 
     def _settle(
-        self, thread_workers: int | None, pin: Pin, stop_timeout: float, name: str
-    ) -> tuple[int, int]:
-        maximum, limit = _worker_counts(thread_workers)
+        self,
+        thread_workers: int | None,
+        pin: Pin,
+        loop_lag_target: float | None,
+        stop_timeout: float,
+        name: str,
+    ) -> int:
+        maximum = _worker_count(thread_workers)
+        target = _lag_target(loop_lag_target)
         if pin not in ("auto", "core", "none"):
             raise ValueError(f"pin={pin!r}: expected 'auto', 'core' or 'none'")
         seconds = _seconds("stop_timeout", stop_timeout)
         if not isinstance(name, str) or not name:
             raise ValueError(f"name={name!r}: expected a non-empty string")
-        if pin == "core":
-            topology.core_for_worker(0)  # what is wrong with TOKENGATE_CPUS is said here and now
+        cpus = len(topology.usable_cpus())  # what is wrong with TOKENGATE_CPUS is said here and now
         if pin == "core" and sys.platform != "linux":
             raise LaneUnavailable(f"pin='core': threads cannot be pinned on {sys.platform}")
         # nothing is changed before all of it has been found good
@@ -94,13 +96,15 @@ class Coordinator(_core.Core):
         self._lane = ThreadLane(name, pin == "core")
         lane = self._lane
         self._attach_lane(lane.workers, lane.started, lane.exited, _stop_all)
-        return maximum, limit
+        self._set_steering(target, cpus)
+        return maximum
 
     def _configure(
         self,
         *,
         thread_workers: int | None = None,
         pin: Pin = "auto",
+        loop_lag_target: float | None = 0.010,
         stop_timeout: float = 10.0,
         name: str = "tokengate",
     ) -> None:
@@ -110,8 +114,8 @@ class Coordinator(_core.Core):
                 "the default coordinator is in use: call configure_default() before the first "
                 "guarded call, or get_coordinator().stop() it first"
             )
-        maximum, limit = self._settle(thread_workers, pin, stop_timeout, name)
-        self._resize_pool(maximum, limit)
+        maximum = self._settle(thread_workers, pin, loop_lag_target, stop_timeout, name)
+        self._restart_pool(maximum)
 
     def __repr__(self) -> str:
         return f"<Coordinator {self.name!r}{' stopped' if self.stopped else ''}>"
@@ -376,12 +380,11 @@ class Coordinator(_core.Core):
     def resize(self, lane: str, n: int) -> None:
         """Let at most `n` workers of a lane execute at once; surplus ones end when they are free.
 
-        lane: ``"thread"``. ValueError for any other lane or an impossible number.
+        Where a `loop_lag_target` steers how many are active, `n` is the most it may choose. lane: ``"thread"``. ValueError for any other lane or an impossible number.
         """
         if lane != "thread":
             raise ValueError(f"lane={lane!r}: this coordinator has one lane, 'thread'")
-        maximum, limit = _worker_counts(n)
-        self._resize_pool(maximum, limit)
+        self._resize_pool(_worker_count(n))
 
     # -- looking -------------------------------------------------------------------------------
 
@@ -396,18 +399,20 @@ class Coordinator(_core.Core):
             figures["wait"] = Durations(**figures["wait"])
             figures["run"] = Durations(**figures["run"])
             operations[name] = OperationStats(**figures)
-        lags = [LoopLag(*link.lag_view()) for link in _core.links()]
+        links = _core.links()
+        lags = [LoopLag(*link.lag_view()) for link in links]
         totals = {
             each.name: sum(getattr(figures, each.name) for figures in operations.values())
             for each in fields(Totals)
         }
-        workers, idle, maximum, limit, _, _, wakes, cpu = self._look()
+        workers, idle, maximum, limit, _, _, wakes, cpu, cuts, reason = self._look()
         depth = totals["waiting"] + totals["admitted"]
-        lane = LaneStats(workers, workers - idle, maximum, limit, depth, cpu, wakes)
+        lane = LaneStats(workers, workers - idle, maximum, limit, depth, cpu, wakes, cuts, reason)
         return Stats(
             operations=operations,
             lanes={"thread": lane},
             loop_lag=max(lags, key=lambda lag: lag.p99, default=LoopLag()),
+            loop_busy=max((link.busy() for link in links), default=0.0),
             totals=Totals(**totals),
         )
 
@@ -448,16 +453,27 @@ def _submit(
     return _core.submit(runtime, coordinator, operation_name(fn), NO_TAGS, fn, args, kwargs)
 
 
-def _worker_counts(thread_workers: int | None) -> tuple[int, int]:
-    """(threads that may exist, tokens that may execute at once)."""
+def _worker_count(thread_workers: int | None) -> int:
+    """Threads that may exist."""
     if thread_workers is None:
-        maximum = topology.default_thread_workers()
-        return maximum, min(maximum, ACTIVE_WITH_GIL) if _core.gil_enabled() else maximum
+        return topology.default_thread_workers()
     if not isinstance(thread_workers, int) or isinstance(thread_workers, bool):
         raise TypeError(f"thread_workers={thread_workers!r}: expected a whole number or None")
     if not 1 <= thread_workers <= 4096:
         raise ValueError(f"thread_workers={thread_workers!r}: expected 1 to 4096, or None")
-    return thread_workers, thread_workers
+    return thread_workers
+
+
+def _lag_target(value: float | None) -> float:
+    """Seconds; 0.0 for None."""
+    if value is None:
+        return 0.0
+    expected = "expected a positive, finite number of seconds, or None"
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"loop_lag_target={value!r}: {expected}")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"loop_lag_target={value!r}: {expected}")
+    return min(float(value), threading.TIMEOUT_MAX)
 
 
 def _check_reason(reason: str) -> None:

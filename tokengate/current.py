@@ -24,6 +24,7 @@ class Settings(TypedDict, total=False):
 
     thread_workers: int | None
     pin: Pin
+    loop_lag_target: float | None
     stop_timeout: float
     name: str
 

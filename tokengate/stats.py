@@ -62,7 +62,9 @@ class LaneStats:
 
     `queue_depth` counts tokens that wait or are admitted; `cpu_seconds` is the CPU time of its
     workers (where the system tells it per thread: Linux; else 0.0); `wakes` how often a worker was
-    woken or started.
+    woken or started. `limit` is how many may be active now; `cuts` counts how often it was cut
+    because an event loop starved or more workers burned CPU than there are CPUs, `last_reason` says
+    in words why it was last changed.
     """
 
     workers: int
@@ -72,6 +74,8 @@ class LaneStats:
     queue_depth: int
     cpu_seconds: float
     wakes: int
+    cuts: int
+    last_reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +110,17 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What a coordinator is doing, at one moment."""
+    """What a coordinator is doing, at one moment.
+
+    `loop_busy`: CPU seconds per second that the busiest event loop's thread uses by itself, 0.0 to
+    1.0, over about the last second of looking. Lag that comes from it is the loop's own callbacks'
+    doing, and never lowers the active limit.
+    """
 
     operations: dict[str, OperationStats]
     lanes: dict[str, LaneStats]
     loop_lag: LoopLag
+    loop_busy: float
     totals: Totals
 
     def as_dict(self) -> dict[str, Any]:

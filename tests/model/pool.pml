@@ -7,8 +7,7 @@
  * Shape: TOKENS, WORKERS (max_workers), RECORDS (processes: workers and replacements), LIMIT.
  * Also: BLOCKING (functions may block until nothing else moves), CANCEL (token 0 may be ended at any moment),
  * NESTED (the function of token 0 waits for token 1), RESIZE=n (limit and max_workers become n and, later, what they
- * were), START_FAILS (threads that cannot be started), SPURIOUS (futex
- * waits that return for no reason).
+ * were), START_FAILS (threads that cannot be started), SPURIOUS (futex waits that return for no reason).
  *
  * Each macro that starts with BREAK_ leaves one thing out that the protocol needs.
  */

@@ -50,6 +50,7 @@ ROUNDS: dict[str, tuple[int, int] | None] = {
     "fair": (20_000, 5_000),
     "hist": None,
     "inbox": (10_000, 3_000),
+    "law": None,
     "parker": (8_000, 2_000),
     "path": (1_500, 600),
     "pool": (4, 2),

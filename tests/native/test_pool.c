@@ -90,7 +90,7 @@ static tg_summons cancel(tg_pool *p, tg_token *t)
         tg_op_abandoned_add(t->op, 1);
         return tg_pool_abandon(p, t->op, tg_now());
     }
-    return (tg_summons){NULL, false, false};
+    return (tg_summons){NULL, false, false, false};
 }
 
 /* ---- puppets ------------------------------------------------------------------------------------------------- */
@@ -803,7 +803,7 @@ static void test_fair_share(void)
     tg_pool *p = tg_pool_new(1, 1);
     CHECK((heavy = tg_pool_add_op(p, 10 * MS, &FREE)) != NULL && (light = tg_pool_add_op(p, MS, &FREE)) != NULL);
     for (int i = 0; i < 4; i++)
-        submit(p, heavy, 500, i == 0 ? &s : &(tg_summons){NULL, false, false});
+        submit(p, heavy, 500, i == 0 ? &s : &(tg_summons){NULL, false, false, false});
     CHECK(s.start && enter(&u[0], p) != NULL && nobody(tg_pool_claimed(p, u[0].worker)));
     tg_summons none;
     for (int i = 0; i < 50; i++) {

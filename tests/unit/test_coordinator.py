@@ -117,7 +117,7 @@ def test_stop_ends_the_workers(coordinator: Coordinator, gate: Gate) -> None:
     before = threading.active_count()
     tokens = [coordinator.submit(gate) for _ in range(4)]
     gate.wait_entered(4)
-    assert threading.active_count() == before + 4
+    assert threading.active_count() >= before + 4
     gate.open()
     coordinator.stop()
     assert {token.state for token in tokens} == {TokenState.COMPLETED}

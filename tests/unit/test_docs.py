@@ -60,8 +60,8 @@ def code(cell: str) -> str:
     return found[1]
 
 
-def number(text: str) -> int:
-    return int(re.sub(r"[,_]", "", text))
+def number(text: str) -> float:
+    return float(re.sub(r"[,_]", "", text))
 
 
 # -- lifecycle.md ------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def test_errors_are_those_there_are() -> None:
 def test_constants_have_the_values_of_the_sources() -> None:
     for cell, value, file in table("gate.md", "constant"):
         name = code(cell)
-        found = re.findall(rf"\b{name}(?: =)? ([\d_]+)u?\b", read(ROOT / code(file)))
+        found = re.findall(rf"\b{name}(?: =)? ([\d_]+(?:\.\d+)?)u?\b", read(ROOT / code(file)))
         assert [number(each) for each in found] == [number(value)], name
 
 

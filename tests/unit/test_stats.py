@@ -45,7 +45,9 @@ def test_of_a_coordinator_nobody_has_used(coordinator: Coordinator) -> None:
     assert set(dataclasses.asdict(stats.totals).values()) == {0}
     lane = stats.lanes["thread"]
     assert (lane.workers, lane.active, lane.queue_depth, lane.wakes) == (0, 0, 0, 0)
-    assert (lane.max_workers, lane.limit) == (4, 4)
+    assert (lane.max_workers, lane.cuts, lane.last_reason) == (4, 0, "initial limit")
+    assert 1 <= lane.limit <= 4
+    assert 0 <= stats.loop_busy <= 1
     assert lane.cpu_seconds == 0
 
 
@@ -287,7 +289,7 @@ async def test_cpu_seconds_are_those_of_the_workers(coordinator: Coordinator) ->
 async def test_after_a_resize(coordinator: Coordinator, gate: Gate) -> None:
     coordinator.resize("thread", 2)
     lane = coordinator.stats().lanes["thread"]
-    assert (lane.max_workers, lane.limit) == (2, 2)
+    assert lane.max_workers == 2
     tokens = [coordinator.submit(gate) for _ in range(10)]
     await gate.entered(2)
     assert coordinator.stats().lanes["thread"].workers == 2
@@ -323,7 +325,7 @@ async def test_as_dict_is_ready_for_json(coordinator: Coordinator) -> None:
     assert plain["operations"]["builtins.int"]["completed"] == 1
     assert plain["totals"]["submitted"] == 1
     text = json.dumps(plain, allow_nan=False)  # Infinity is no JSON, and a browser refuses it
-    assert json.loads(text)["lanes"]["thread"]["limit"] == 4
+    assert json.loads(text)["lanes"]["thread"]["max_workers"] == 4
 
 
 async def test_a_snapshot_does_not_change(coordinator: Coordinator) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -195,8 +196,9 @@ def test_the_submitting_thread_may_end_first(single: Coordinator, gate: Gate) ->
 
 
 def worker_threads(coordinator: Coordinator) -> list[threading.Thread]:
-    prefix = f"{coordinator.name}-"
-    return [thread for thread in threading.enumerate() if thread.name.startswith(prefix)]
+    """Those that run tokens."""
+    name = re.compile(re.escape(coordinator.name) + r"-\d+")
+    return [thread for thread in threading.enumerate() if name.fullmatch(thread.name)]
 
 
 def test_workers_start_as_work_comes(coordinator: Coordinator, gate: Gate) -> None:

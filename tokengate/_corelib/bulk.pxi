@@ -113,6 +113,7 @@ cdef class Collector:
         if self.on_loop:
             loop = _running_loop()
             link = _link_to(loop)
+            tg_pool_meet(core.pool, link.port)
             caller = link.caller(loop)
         try:
             while count > 0:

@@ -19,7 +19,7 @@ if hasattr(os, "register_at_fork"):
 cdef class Link:
     """The way from workers to one event loop."""
 
-    cdef tg_inbox box
+    cdef tg_port *port       # its native half: inbox, bell, lag
     cdef tg_token *first     # drained from the box, not delivered yet; the loop's thread only
     cdef tg_token *last
     cdef void *loop_address  # compared only while `alive`; an address alone may be reused
@@ -29,13 +29,14 @@ cdef class Link:
     cdef object context      # empty: drains belong to nobody; each callback runs in its own
     cdef object task_ref     # the task that last called on this loop, weakly, and its name; the loop's thread only
     cdef str task_name
-    cdef tg_hist lag
-    cdef tg_bell *bell       # NULL: the loop is woken by call_soon_threadsafe
     cdef object __weakref__
 
     def __cinit__(self, loop):
-        tg_inbox_init(&self.box)
-        tg_hist_init(&self.lag)
+        self.port = tg_port_new(tg_bell_new())
+        if self.port is NULL:
+            raise MemoryError("no memory for the way to an event loop")
+        if loop is _running_loop():
+            tg_port_adopt(self.port)
         self.loop_address = <void*>loop
         self.alive = True
         self_ref = weakref.ref(self)
@@ -47,21 +48,21 @@ cdef class Link:
 
         self.loop_ref = weakref.ref(loop, loop_gone)
         self.context = contextvars.Context()
-        self.bell = tg_bell_new()
         cdef _Listener listener
-        if self.bell is not NULL:
+        if self.port.bell is not NULL:
             listener = _Listener(self)
             try:
                 # not in the context of whoever comes first, which the loop would then keep for good
-                self.context.run(loop.add_reader, self.bell.fd, listener)
+                self.context.run(loop.add_reader, self.port.bell.fd, listener)
             except NotImplementedError:  # a loop that does not watch descriptors
                 listener.link = None  # it was never with the loop, so its going says nothing
-                tg_bell_release(self.bell)
-                self.bell = NULL
+                tg_bell_release(self.port.bell)
+                self.port.bell = NULL  # woken by call_soon_threadsafe
 
     def __dealloc__(self):
-        if self.bell is not NULL:
-            tg_bell_release(self.bell)
+        if self.port is not NULL:
+            tg_port_close(self.port)
+            tg_port_release(self.port)
 
     cdef str caller(self, object loop):
         """Name of the task that runs on the loop, or None. On the loop's thread."""
@@ -82,6 +83,7 @@ cdef class Link:
 
     cdef void gone(self):
         self.alive = False
+        tg_port_close(self.port)
         self.drop()
 
     cdef void drop(self):
@@ -101,7 +103,7 @@ cdef class Link:
             Py_DECREF(<object>t.owner)
 
     cdef inline void collect(self):
-        cdef tg_token *t = tg_inbox_take(&self.box)
+        cdef tg_token *t = tg_inbox_take(&self.port.box)
         if t is NULL:
             return
         if self.first is NULL:
@@ -115,11 +117,11 @@ cdef class Link:
     cdef void push(self, TokenBase token, int64_t now, Worker by) except *:
         """An ended token that has a waiter on this loop. Any thread; `by`: the worker that ended it, or None."""
         Py_INCREF(token)
-        if tg_inbox_push(&self.box, &token.t, now):
+        if tg_inbox_push(&self.port.box, &token.t, now):
             self.wake(by)
         elif self.deaf:
             self.drop()
-        elif now - tg_inbox_armed_at(&self.box) > STALE_NS:
+        elif now - tg_inbox_armed_at(&self.port.box) > STALE_NS:
             # Woken long ago and not drained: a loop that is stuck, or one that was closed in between and never will.
             loop = self.loop()
             if loop is None or loop.is_closed():
@@ -129,10 +131,10 @@ cdef class Link:
         loop = self.loop()
         if loop is None or loop.is_closed():
             self.drop()
-        elif self.bell is not NULL and by is not None:
-            by.owe(self.bell)
-        elif self.bell is not NULL:
-            tg_bell_ring(self.bell)
+        elif self.port.bell is not NULL and by is not None:
+            by.owe(self.port.bell)
+        elif self.port.bell is not NULL:
+            tg_bell_ring(self.port.bell)
         else:
             try:
                 loop.call_soon_threadsafe(self.drain, context=self.context)
@@ -144,17 +146,16 @@ cdef class Link:
     cdef void unheard(self):
         # The loop was closed: what lies in the box would keep itself, its waiters and with them the loop alive.
         self.deaf = True
+        tg_port_close(self.port)
         self.drop()
 
     def drain(self):
         """Delivers ended tokens to their waiters, in the order they ended. On the loop's thread only."""
         cdef int64_t begun = tg_now()
-        cdef int64_t armed = tg_inbox_armed_at(&self.box)
         cdef int delivered = 0
         cdef tg_token *t
         cdef TokenBase token
-        if begun > armed:
-            tg_hist_record(&self.lag, <uint64_t>(begun - armed), <uint64_t>begun)
+        tg_port_answer(self.port, begun)
         self.collect()
         try:
             while self.first is not NULL:
@@ -169,15 +170,19 @@ cdef class Link:
                     break
         finally:
             # also when a callback raised SystemExit or KeyboardInterrupt: the others must not be lost
-            if self.first is not NULL and tg_inbox_arm(&self.box, tg_now()):
+            if self.first is not NULL and tg_inbox_arm(&self.port.box, tg_now()):
                 loop = self.loop()
                 if loop is not None and not loop.is_closed():
                     loop.call_soon(self.drain, context=self.context)
 
+    def busy(self):
+        """CPU seconds per second that the loop's thread uses by itself, 0.0 to 1.0, over about the last second."""
+        return tg_port_busy(self.port, tg_now())
+
     def lag_view(self):
         """Loop lag: (count, mean, max, p50, p99) in s over the last minute."""
         cdef tg_hist_view v
-        tg_hist_snapshot(&self.lag, <uint64_t>tg_now(), &v)
+        tg_hist_snapshot(&self.port.lag, <uint64_t>tg_now(), &v)
         return (v.count, v.mean * 1e-9, v.max * 1e-9, v.p50 * 1e-9, v.p99 * 1e-9)
 
 
@@ -191,7 +196,7 @@ cdef class _Listener:
         self.link = link
 
     def __call__(self):
-        tg_bell_clear(self.link.bell)
+        tg_bell_clear(self.link.port.bell)
         self.link.drain()
 
     def __del__(self):

@@ -137,6 +137,21 @@ cdef extern from "tg_inbox.h" nogil:
     bint tg_inbox_arm(tg_inbox *box, int64_t now)
     int64_t tg_inbox_armed_at(tg_inbox *box)
 
+cdef extern from "tg_port.h" nogil:
+    ctypedef struct tg_port:
+        tg_inbox box
+        tg_hist lag
+        tg_bell *bell
+    tg_port *tg_port_new(tg_bell *bell)
+    tg_port *tg_port_retain(tg_port *p)
+    void tg_port_release(tg_port *p)
+    void tg_port_close(tg_port *p)
+    void tg_port_adopt(tg_port *p)
+    void tg_port_answer(tg_port *p, int64_t now)
+    bint tg_port_due(tg_port *p, int64_t now, int64_t waited)
+    void tg_port_await(tg_port *p)
+    double tg_port_busy(tg_port *p, int64_t now)
+
 cdef extern from "tg_bell.h" nogil:
     ctypedef struct tg_bell:
         int fd
@@ -146,7 +161,14 @@ cdef extern from "tg_bell.h" nogil:
     void tg_bell_ring(tg_bell *bell)
     void tg_bell_clear(tg_bell *bell)
 
+cdef extern from "tg_law.h" nogil:
+    enum:
+        TG_LAW_HELD
+    ctypedef int tg_reason
+
 cdef extern from "tg_pool.h" nogil:
+    enum:
+        TG_POOL_CHANGES
     ctypedef struct tg_parker:
         pass
     ctypedef struct tg_worker:
@@ -158,11 +180,18 @@ cdef extern from "tg_pool.h" nogil:
         tg_worker *wake
         bint start
         bint room
+        bint keeper
     ctypedef struct tg_receipt:
         size_t taken
         bint closed
         tg_token *shed
         tg_summons summons
+    ctypedef struct tg_change:
+        uint32_t from_ "from"
+        uint32_t to
+        tg_reason reason
+        double busy
+        double level
     ctypedef struct tg_pool_view:
         uint32_t workers
         uint32_t idle
@@ -171,6 +200,8 @@ cdef extern from "tg_pool.h" nogil:
         uint64_t queued
         uint64_t admitted
         uint64_t wakes
+        uint64_t cuts
+        tg_reason reason
         double cpu_seconds
     ctypedef struct tg_op_view:
         uint64_t waiting
@@ -222,6 +253,10 @@ cdef extern from "tg_pool.h" nogil:
     tg_summons tg_pool_configure(tg_pool *p, tg_op *op, const tg_policy *policy)
     bint tg_pool_want_room(tg_pool *p, tg_op *op, bint wanted)
     void tg_pool_resize(tg_pool *p, uint32_t max_workers, uint32_t limit, tg_summons *out)
+    void tg_pool_steer(tg_pool *p, int64_t target, uint32_t initial, uint32_t cpus, bint gil)
+    void tg_pool_meet(tg_pool *p, tg_port *port)
+    void tg_pool_attached(tg_pool *p, int64_t ns)
+    size_t tg_pool_changes(tg_pool *p, uint64_t *seen, tg_change *out)
     void tg_pool_look(tg_pool *p, tg_pool_view *view)
     void tg_pool_look_op(tg_pool *p, tg_op *op, tg_op_view *view)
     void tg_unpark(tg_parker *p)
@@ -245,6 +280,19 @@ cdef extern from "tg_timer.h" nogil:
     void tg_timers_close(tg_timers *s)
     void tg_timers_open(tg_timers *s)
     void tg_timers_wake(tg_timers *s)
+cdef extern from "tg_keeper.h" nogil:
+    ctypedef enum tg_errand:
+        TG_KEEPER_LEAVE
+        TG_KEEPER_ACT
+        TG_KEEPER_LOG
+    ctypedef struct tg_keeper:
+        pass
+    tg_keeper *tg_keeper_new(tg_pool *p)
+    void tg_keeper_free(tg_keeper *k)
+    bint tg_keeper_call(tg_pool *p)
+    void tg_keeper_gone(tg_pool *p)
+    void tg_keeper_want_log(tg_keeper *k, bint on)
+    tg_errand tg_keeper_run(tg_keeper *k, tg_summons *out)
 
 cdef extern from "tg_base.h" nogil:
     int64_t tg_now()

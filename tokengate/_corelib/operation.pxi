@@ -78,10 +78,12 @@ cdef class Core:
     cdef list rooms          # callables of who waits for room in a queue; under the critical section
     cdef uint32_t generation
     cdef uint32_t max_workers
-    cdef uint32_t limit
     cdef dict operations     # name -> Operation
     cdef list workers        # the lane's book of them
     cdef object on_start, on_exit, on_fork
+    cdef Keeper keeper       # the last one started; None: none was needed yet
+    cdef int64_t lag_target  # ns; 0: the limit stays as it is
+    cdef uint32_t initial, cpus
     cdef list watches        # (Operation or None, callable): who waits for tokens to end; under the critical section
     cdef bint refusing
     cdef int64_t nudging     # when a loop was asked to call _nudge at its next turn; 0: none is
@@ -93,14 +95,31 @@ cdef class Core:
         self.watches = []
         self.rooms = []
 
-    def _open_pool(self, uint32_t max_workers, uint32_t limit):
-        """Makes the native pool; once, by the constructor."""
+    def _open_pool(self, uint32_t max_workers):
+        """Makes the native pool; once, by the constructor, after `_set_steering`."""
         self.max_workers = max_workers
-        self.limit = limit
         self.generation = tg_generation()
-        self.pool = tg_pool_new(max_workers, limit)
-        if self.pool is NULL:
+        self.pool = self.new_pool()
+
+    def _set_steering(self, double lag_target, uint32_t cpus):
+        """How the active limit will be steered. lag_target: seconds of loop lag to stay below, 0.0: the limit is always
+        the number of workers. cpus: how many this process may use."""
+        self.lag_target = <int64_t>(lag_target * 1e9)
+        if lag_target > 0.0 and self.lag_target == 0:
+            self.lag_target = 1
+        self.cpus = cpus
+        self.initial = 1 if gil_enabled() else cpus
+
+    cdef tg_pool *new_pool(self) except NULL:
+        cdef uint32_t limit = self.max_workers
+        cdef tg_pool *pool
+        if self.lag_target > 0 and self.initial < limit:
+            limit = self.initial
+        pool = tg_pool_new(self.max_workers, limit)
+        if pool is NULL:
             raise MemoryError("no memory for a coordinator's queues")
+        tg_pool_steer(pool, self.lag_target, limit, self.cpus, gil_enabled())
+        return pool
 
     def __dealloc__(self):
         if self.pool is NULL:
@@ -119,9 +138,8 @@ cdef class Core:
         with _renew_lock:
             if self.generation == tg_generation():
                 return
-            self.pool = tg_pool_new(self.max_workers, self.limit)
-            if self.pool is NULL:
-                raise MemoryError("no memory for a coordinator's queues")
+            self.pool = self.new_pool()
+            self.keeper = None
             if self.refusing:
                 tg_pool_refuse(self.pool)
             self.watches = []
@@ -226,6 +244,7 @@ cdef class Core:
         loop = _running_loop()
         if loop is not None:
             token.link = _link_to(loop)
+            tg_pool_meet(self.pool, token.link.port)
             token.caller_name = token.link.caller(loop)
         token.t.created = tg_now()
         PyContextVar_Get(_deadline_var, NULL, &deadline)
@@ -488,6 +507,30 @@ cdef class Core:
             self.start_worker()
         if summons.room:
             self.announce_room()
+        if summons.keeper:
+            self.call_keeper()
+
+    cdef void call_keeper(self) except *:
+        """The pool wants to be looked at: wakes its keeper, or starts one."""
+        cdef Keeper keeper
+        if not tg_keeper_call(self.pool):
+            keeper = self.keeper
+            if keeper is not None:
+                keeper.call()
+            return
+        keeper = None
+        try:
+            keeper = Keeper(self, self.on_start, self.on_exit)
+            self.keeper = keeper
+            keeper.call()
+            self.workers.append(keeper)
+            _start_new_thread(keeper.run, ())
+        except BaseException:
+            # Whoever calls next tries again; until then the limit stays where it is. Not an error: where the system has no
+            # thread to give, there are none to be let in either.
+            _remove_identical(self.workers, keeper)
+            tg_keeper_gone(self.pool)
+            _log.debug("the keeper of %r could not be started", self, exc_info=True)
 
     cdef void replace_later(self, tg_op *op) except *:
         """A run was abandoned: another worker may take its place. On a loop's thread not before the loop's next turn: who
@@ -625,11 +668,22 @@ cdef class Core:
             tg_timers_open(self.timers)
         tg_pool_open(self.pool)
 
-    def _resize_pool(self, uint32_t max_workers, uint32_t limit):
+    def _resize_pool(self, uint32_t max_workers):
         cdef tg_summons summons
         self.check()
         self.max_workers = max_workers
-        self.limit = limit
+        tg_pool_resize(self.pool, max_workers, max_workers, &summons)
+        self.carry_out(summons)
+
+    def _restart_pool(self, uint32_t max_workers):
+        """The numbers of a pool that is not in use, after `_set_steering`."""
+        cdef tg_summons summons
+        cdef uint32_t limit = max_workers
+        self.check()
+        self.max_workers = max_workers
+        if self.lag_target > 0 and self.initial < limit:
+            limit = self.initial
+        tg_pool_steer(self.pool, self.lag_target, limit, self.cpus, gil_enabled())
         tg_pool_resize(self.pool, max_workers, limit, &summons)
         self.carry_out(summons)
 
@@ -692,11 +746,14 @@ cdef class Core:
         return list(self.operations)
 
     def _look(self):
-        """(workers, idle, max_workers, limit, queued, admitted, wakes, cpu_seconds) of the pool."""
+        """(workers, idle, max_workers, limit, queued, admitted, wakes, cpu_seconds, cuts, last_reason) of the pool."""
         cdef tg_pool_view v
         self.check()
         tg_pool_look(self.pool, &v)
-        return (v.workers, v.idle, v.max_workers, v.limit, v.queued, v.admitted, v.wakes, v.cpu_seconds)
+        if self.keeper is not None:
+            self.keeper.log(self)
+        return (v.workers, v.idle, v.max_workers, v.limit, v.queued, v.admitted, v.wakes, v.cpu_seconds, v.cuts,
+                _REASONS[v.reason])
 
     def _look_operation(self, str name):
         """Counters and durations of one operation, as a dict of plain numbers (durations in s)."""

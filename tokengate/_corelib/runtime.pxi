@@ -23,6 +23,7 @@ if sys.version_info < (3, 12):
 
 _BlockedCancelled = concurrent.futures.CancelledError
 _log = logging.getLogger("tokengate")
+_DEBUG = logging.DEBUG
 _allocate_lock = threading.Lock
 
 # Raised by a function, these would stop or confuse the awaiter: its loop, its task, or its `async for` over a map.

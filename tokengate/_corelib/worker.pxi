@@ -16,6 +16,8 @@ cdef class Worker:
     cdef int64_t lent        # ns of nested runs inside the current one
     cdef tg_bell *owed       # a loop to wake before the next token, or once the GIL has been let go
     cdef int64_t attached    # when it last let other threads in
+    cdef tg_port *port       # of the loop that the last token's waiter is on
+    cdef int64_t waited      # the wake-up of that loop that has been waited for
     cdef readonly object thread_ident
     cdef object on_start, on_exit, on_fork
     cdef list outer          # the tokens below the current one, outermost first; under the critical section
@@ -35,6 +37,8 @@ cdef class Worker:
     def __dealloc__(self):
         if self.pool is not NULL and self.generation == tg_generation():
             tg_pool_release(self.pool)
+        if self.port is not NULL:
+            tg_port_release(self.port)
 
     cdef void owe(self, tg_bell *bell):
         # The loop that is told now would wake to wait for the GIL we are about to let go, or about to use for the next
@@ -70,6 +74,7 @@ cdef class Worker:
     def run(self):
         """The body of the worker's thread."""
         cdef tg_token *t
+        cdef int64_t awake
         self.w = tg_pool_enter(self.pool)
         if self.w is NULL:
             tg_pool_start_failed(self.pool)  # the next submission tries again
@@ -88,9 +93,11 @@ cdef class Worker:
                 with nogil:
                     self.settle_debt()
                     t = tg_pool_wait(self.pool, self.w)
+                    awake = tg_now()
                 if t is NULL:
                     return
                 self.attached = tg_now()
+                tg_pool_attached(self.pool, self.attached - awake)
                 if not self.work(t):
                     # A function forked, and has now returned in the child, whose only Python thread this was. What it
                     # started there ends as at interpreter exit, or the child would live on without anybody in it.
@@ -112,7 +119,7 @@ cdef class Worker:
         while t is not NULL:
             self.settle_debt()
             token = <TokenBase>t.owner
-            if summons.wake is not NULL or summons.start or summons.room:
+            if summons.wake is not NULL or summons.start or summons.room or summons.keeper:
                 self.carry_out(token.core, summons)
             op = t.op
             charge = t.charge
@@ -133,11 +140,15 @@ cdef class Worker:
                 t = tg_pool_skip(self.pool, self.w, op, charge, tg_now(), &summons)
                 continue
             python = PyFunction_Check(token.fn)
+            if token.link is not None and token.link.port is not self.port:
+                self.turn_to(token.link.port)
             run = self.execute(token, &late, &now)
             if self.generation != tg_generation():
                 return False
             core = token.core
             token = None
+            if self.port is not NULL and tg_port_due(self.port, now, self.waited):
+                self.let_loop_go_first()
             if self.aside:
                 # it ran an event loop of its own
                 self.aside = 0
@@ -149,9 +160,28 @@ cdef class Worker:
                 with nogil:
                     pass
                 self.attached = tg_now()
-        if summons.wake is not NULL or summons.start or summons.room:
+        if summons.wake is not NULL or summons.start or summons.room or summons.keeper:
             self.carry_out(core, summons)
         return True
+
+    cdef void turn_to(self, tg_port *port):
+        tg_port_retain(port)
+        if self.port is not NULL:
+            tg_port_release(self.port)
+        self.port = port
+        self.waited = 0
+
+    cdef void let_loop_go_first(self):
+        # The loop was woken a while ago and waits for the GIL; a worker that only let go of it for a moment would most
+        # often get it back itself. Once for each wake-up: a loop that is stuck must not stop the workers.
+        cdef int64_t awake
+        self.waited = tg_inbox_armed_at(&self.port.box)
+        with nogil:
+            self.settle_debt()
+            tg_port_await(self.port)
+            awake = tg_now()
+        self.attached = tg_now()
+        tg_pool_attached(self.pool, self.attached - awake)
 
     cdef void carry_out(self, Core core, tg_summons summons):
         # Whatever goes wrong in starting another worker, this one has a token in hand and goes on.

@@ -11,11 +11,12 @@ typedef struct {
     /* head. Written: producers (CAS), consumer (exchange), both seq_cst, see armed. The pair publishes the token's
      * `next` and everything before it. */
     _Atomic(tg_token *) head;
-    /* armed: a wake-up is on its way. Written: producers (exchange 1), consumer (store 0 before it takes the list).
+    /* armed: a wake-up is on its way. Written: producers, the keeper's ping (exchange 1), consumer (store 0 before it takes
+     * the list). Read: producers, workers that let the loop go first.
      * seq_cst on both, as on head: a producer that saw 1 pushed before the consumer's exchange, or a token would sleep
      * until the next one (T1 pushes, T2 clears and takes, T1 reads a stale 1). */
     _Atomic(uint32_t) armed;
-    /* armed_at: monotonic ns of that wake-up. Written: whoever armed, a producer or the consumer (relaxed). Read: the
+    /* armed_at: monotonic ns of that wake-up. Written: whoever armed (relaxed). Read: workers and the keeper, the
      * consumer, for the loop lag, and producers, for a wake-up nobody answered (relaxed); an older value is harmless. */
     _Atomic(int64_t) armed_at;
 } tg_inbox;
@@ -58,12 +59,19 @@ static inline tg_token *tg_inbox_take(tg_inbox *box)
     return first;
 }
 
+/* Any thread. True: a wake-up is on its way that has not been answered. */
+static inline bool tg_inbox_armed(tg_inbox *box)
+{
+    return atomic_load_explicit(&box->armed, memory_order_seq_cst) != 0;
+}
+
 static inline int64_t tg_inbox_armed_at(tg_inbox *box)
 {
     return atomic_load_explicit(&box->armed_at, memory_order_relaxed);
 }
 
-/* Consumer only: it has arranged its own next turn, so producers need not wake it. True: nobody else had. */
+/* The caller wakes the consumer itself, so producers need not: the consumer, for its own next turn, or who wants to see
+ * how soon it answers. True: nobody else had. */
 static inline bool tg_inbox_arm(tg_inbox *box, int64_t now)
 {
     if (atomic_exchange_explicit(&box->armed, 1, memory_order_seq_cst) != 0)

@@ -233,36 +233,44 @@ static inline void tg_op_unlink(tg_gate *g, tg_token *t)
         tg_fair_remove(&g->fair, q);
 }
 
+/* Takes out and admits the next token of a queue in the heap that is open; NULL: it had ended. */
+static inline tg_token *tg_gate_admit_from(tg_gate *g, tg_queue *q, int64_t now)
+{
+    tg_op *op = q->op;
+    tg_token *t = q->keyed ? q->ready_head->head : q->head;
+    if (op->service > g->fair.clock)
+        g->fair.clock = op->service; /* never back: a newcomer placed behind the others would wait for their past */
+    tg_op_unlink(g, t);
+    if (!tg_word_try_admit(&t->word).moved)
+        return NULL; /* ended: left to who ended it, [P5] in tg_pool.h */
+    tg_stamp(&t->admitted, now);
+    tg_count(&op->admitted);
+    q->served = now;
+    t->charge = (int64_t)op->mean;
+    if (t->extra != NULL && t->extra->key != NULL)
+        tg_key_take(t->extra);
+    if (q->aged) {
+        q->aged = false;
+        if (q->heap_at)
+            tg_fair_sift(&g->fair, q->heap_at - 1);
+    }
+    tg_fair_charge(&g->fair, op, t->charge);
+    g->crowd++;
+    return t;
+}
+
 /* Takes out and admits the next token; NULL: none may be admitted. */
 static inline tg_token *tg_gate_admit(tg_gate *g, int64_t now)
 {
     while (g->fair.length > 0) {
         tg_queue *q = g->fair.queues[0];
-        tg_op *op = q->op;
         if (!tg_gate_open(g, q)) {
             tg_fair_remove(&g->fair, q);
             continue;
         }
-        tg_token *t = q->keyed ? q->ready_head->head : q->head;
-        if (op->service > g->fair.clock)
-            g->fair.clock = op->service; /* never back: a newcomer placed behind the others would wait for their past */
-        tg_op_unlink(g, t);
-        if (!tg_word_try_admit(&t->word).moved)
-            continue; /* ended: left to who ended it, [P5] in tg_pool.h */
-        tg_stamp(&t->admitted, now);
-        tg_count(&op->admitted);
-        q->served = now;
-        t->charge = (int64_t)op->mean;
-        if (t->extra != NULL && t->extra->key != NULL)
-            tg_key_take(t->extra);
-        if (q->aged) {
-            q->aged = false;
-            if (q->heap_at)
-                tg_fair_sift(&g->fair, q->heap_at - 1);
-        }
-        tg_fair_charge(&g->fair, op, t->charge);
-        g->crowd++;
-        return t;
+        tg_token *t = tg_gate_admit_from(g, q, now);
+        if (t != NULL)
+            return t;
     }
     return NULL;
 }

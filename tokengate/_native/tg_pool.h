@@ -19,8 +19,10 @@
 #ifndef TG_POOL_H
 #define TG_POOL_H
 
+#include "tg_law.h"
 #include "tg_parker.h"
 #include "tg_places.h"
+#include "tg_port.h"
 #include "tg_ring.h"
 
 #ifndef TG_RING_MIN
@@ -48,10 +50,48 @@ typedef struct tg_worker {
     uint32_t index;   /* reused by a successor; for names and pinning */
     bool summoned;    /* under the lock: this worker is the one on its way [P3] */
     bool present;     /* under the lock: a thread owns this record */
+    bool guest;       /* the owner's alone: let in past the limit, for one token */
+    int32_t clock;    /* CPU clock of its thread; written by the owner under the lock at entry, read under it */
 #if !defined(_WIN32)
     pthread_t thread; /* written by the owner under the lock at entry, read under it while present */
 #endif
 } tg_worker;
+
+/* The active limit, and what the keeper (tg_keeper.h) and the pool tell each other. All but the atomics under the
+ * pool's lock. */
+#define TG_POOL_PORTS 16u   /* event loops looked at; further ones are not */
+#define TG_POOL_CHANGES 16u /* changes of the limit remembered for the log */
+
+typedef struct {
+    uint32_t from, to;
+    tg_reason reason;
+    double busy, level; /* what led to it: workers' CPU s per s, smoothed lag in ns */
+} tg_change;
+
+typedef struct {
+    tg_parker parker;     /* the keeper's thread sleeps here */
+    bool adaptive;        /* the limit is steered; else it is what was asked for */
+    bool gil;
+    bool alive;           /* the keeper's thread exists or is being started */
+    bool awake;           /* it looks at the pool by itself, so nobody need call it */
+    bool invited;         /* the next worker that arrives is a guest, see tg_pool_take_other */
+    uint32_t guests;      /* workers let in past the limit */
+    uint32_t initial;     /* the limit to begin with */
+    uint32_t cpus;        /* CPUs this process may use */
+    int64_t target;       /* ns of loop lag */
+    uint64_t taken;       /* tokens taken past the ring */
+    uint64_t cuts, changes;
+    tg_reason reason;     /* of the last change */
+    tg_change change[TG_POOL_CHANGES];
+    tg_port *ports[TG_POOL_PORTS];
+    uint32_t n_ports;
+    /* met: the port that was last found among `ports`, so that a submitter need not look. Written: under the lock.
+     * Read: submitters (relaxed); only compared, and cleared before its port can be freed. */
+    _Atomic(tg_port *) met;
+    /* attached, attach_ns: workers that have attached to the interpreter after a wait, and how long that took. Written:
+     * they (relaxed add). Read: the keeper (relaxed). */
+    _Atomic(uint64_t) attached, attach_ns;
+} tg_steering;
 
 typedef struct tg_pool {
     tg_mutex lock; /* guards everything below down to the ring */
@@ -71,6 +111,7 @@ typedef struct tg_pool {
     bool closing;
     uint64_t cpu_before;  /* ns of CPU of the workers that have left */
     uint64_t wakes;       /* wake-ups and starts so far */
+    tg_steering steer;
     tg_ring ring;
     /* next_id. Written: submitters (relaxed add). It orders nothing. */
     _Atomic(uint64_t) next_id;
@@ -86,7 +127,8 @@ typedef struct tg_pool {
 typedef struct {
     tg_worker *wake;
     bool start;
-    bool room; /* also: tell those who wait for room in an operation's queue */
+    bool room;   /* also: tell those who wait for room in an operation's queue */
+    bool keeper; /* also: call the keeper */
 } tg_summons;
 
 static inline tg_pool *tg_pool_new(uint32_t max_workers, uint32_t limit)
@@ -106,6 +148,12 @@ static inline tg_pool *tg_pool_new(uint32_t max_workers, uint32_t limit)
     p->limit = limit;
     p->gate.cap = tg_gate_cap(max_workers);
     p->accepting = true;
+    tg_parker_init(&p->steer.parker);
+    p->steer.initial = limit;
+    p->steer.cpus = 1;
+    atomic_init(&p->steer.met, NULL);
+    atomic_init(&p->steer.attached, 0);
+    atomic_init(&p->steer.attach_ns, 0);
     atomic_init(&p->next_id, 0);
     atomic_init(&p->watchers, 0);
     atomic_init(&p->references, 1);
@@ -138,6 +186,9 @@ static inline void tg_pool_release(tg_pool *p)
         }
         free(op);
     }
+    for (uint32_t i = 0; i < p->steer.n_ports; i++)
+        tg_port_release(p->steer.ports[i]);
+    tg_parker_destroy(&p->steer.parker);
     free(p->gate.fair.queues);
     tg_ring_destroy(&p->ring);
     tg_mutex_destroy(&p->lock);
@@ -186,6 +237,23 @@ static inline int64_t tg_pool_active(tg_pool *p)
 static inline int64_t tg_pool_replaced(tg_pool *p)
 {
     return p->abandoned < 0 ? 0 : p->abandoned > TG_REPLACEMENTS ? TG_REPLACEMENTS : p->abandoned;
+}
+
+/* Active workers that count against the limit. */
+static inline int64_t tg_pool_places(tg_pool *p)
+{
+    return tg_pool_active(p) - tg_pool_replaced(p) - (int64_t)p->steer.guests;
+}
+
+/* The keeper is needed, and nobody has called it: the limit keeps tokens from workers, or, where one lock lets one
+ * worker at a time run, several are at work and a loop could starve. */
+static inline bool tg_pool_call_keeper(tg_pool *p)
+{
+    tg_steering *g = &p->steer;
+    int64_t places = tg_pool_places(p);
+    if (!g->adaptive || g->awake || p->closing || (places < (int64_t)p->limit && !(g->gil && places >= 2)))
+        return false;
+    return g->awake = true;
 }
 
 /* How many admitted tokens the ring may hold when `op` is next: one for each worker that is free to take it, and of tokens
@@ -240,17 +308,21 @@ static inline tg_token *tg_pool_take(tg_pool *p, int64_t now)
 {
     tg_pool_refill(p, now);
     tg_token *t = (tg_token *)tg_ring_pop(&p->ring);
-    return t != NULL ? t : tg_pool_admit(p, now);
+    if (t == NULL && (t = tg_pool_admit(p, now)) != NULL)
+        p->steer.taken++;
+    return t;
 }
 
 static inline tg_summons tg_pool_choose(tg_pool *p)
 {
-    tg_summons s = {NULL, false, p->room};
+    tg_summons s = {NULL, false, p->room, false};
     p->room = false;
     int64_t replaced = tg_pool_replaced(p);
     /* what could be admitted counts too: the ring can be empty for the moment although refill had no room for it */
-    bool work = tg_ring_length(&p->ring) > 0 || p->gate.fair.length > 0;
-    if (p->waking || !work || tg_pool_active(p) - replaced >= (int64_t)p->limit)
+    if (tg_ring_length(&p->ring) == 0 && p->gate.fair.length == 0)
+        return s;
+    s.keeper = tg_pool_call_keeper(p);
+    if (p->waking || tg_pool_places(p) >= (int64_t)p->limit + (p->steer.invited ? 1 : 0))
         return s;
     if (p->idle != NULL) {
         s.wake = p->idle;
@@ -342,7 +414,7 @@ static inline tg_queue *tg_pool_key_queue(tg_pool *p, tg_op *op)
  * what the receipt says. */
 static inline tg_receipt tg_pool_submit(tg_pool *p, tg_op *op, tg_token **tokens, size_t count, bool patient, int64_t now)
 {
-    tg_receipt r = {0, false, NULL, {NULL, false, false}};
+    tg_receipt r = {0, false, NULL, {NULL, false, false, false}};
     tg_mutex_lock(&p->lock);
     if (!p->accepting) {
         tg_mutex_unlock(&p->lock);
@@ -436,6 +508,8 @@ static inline tg_worker *tg_pool_enter(tg_pool *p)
     }
     w->summoned = true;
     w->present = true;
+    w->guest = false;
+    w->clock = tg_own_clock();
 #if !defined(_WIN32)
     w->thread = pthread_self();
 #endif
@@ -450,10 +524,13 @@ static inline uint32_t tg_pool_start_failed(tg_pool *p)
     tg_mutex_lock(&p->lock);
     uint32_t left = --p->workers;
     p->waking = false;
-    tg_summons s = {NULL, false, false};
+    p->steer.invited = false;
+    tg_summons s = {NULL, false, false, false};
     if (p->idle != NULL) {
         s = tg_pool_choose(p); /* the place it held may be free for one that had to park as surplus */
         p->room |= s.room;
+        if (s.keeper)
+            p->steer.awake = false; /* not called from here: the next event does */
     }
     tg_mutex_unlock(&p->lock);
     if (s.wake != NULL)
@@ -491,6 +568,72 @@ static inline void tg_pool_settle(tg_pool *p, tg_worker *w)
     w->due_tokens = 0;
 }
 
+/* ---- a guest ------------------------------------------------------------------------------------------------- */
+
+/* None of the operation's functions is at work. */
+static inline bool tg_op_absent(tg_op *op)
+{
+    return atomic_load_explicit(&op->started, memory_order_relaxed) ==
+           atomic_load_explicit(&op->returned, memory_order_relaxed);
+}
+
+/* True: a token of an operation that has no function at work may be admitted, or has been. */
+static inline bool tg_pool_others_wait(tg_pool *p)
+{
+    if (tg_ring_length(&p->ring) > 0)
+        return true; /* whose they are is seen only by taking them out */
+    for (size_t i = 0; i < p->gate.fair.length; i++)
+        if (tg_op_absent(p->gate.fair.queues[i]->op))
+            return true;
+    return false;
+}
+
+/* Takes a token of an operation that has no function at work. The ring is turned round once, so that its order stays;
+ * what a worker takes meanwhile only goes first. NULL: there is none. */
+static inline tg_token *tg_pool_take_other(tg_pool *p, int64_t now)
+{
+    tg_token *found = NULL;
+    for (size_t n = tg_ring_length(&p->ring); n > 0; n--) {
+        tg_token *t = (tg_token *)tg_ring_pop(&p->ring);
+        if (t == NULL)
+            break;
+        if (found == NULL && tg_op_absent(t->op)) {
+            found = t;
+            continue;
+        }
+        bool pushed = tg_ring_push(&p->ring, t); /* [P2]; the pop has made room that only we fill */
+        assert(pushed);
+        (void)pushed;
+    }
+    for (size_t i = 0; found == NULL && i < p->gate.fair.length; i++) {
+        tg_queue *q = p->gate.fair.queues[i];
+        if (!tg_op_absent(q->op) || !tg_gate_open(&p->gate, q))
+            continue;
+        found = tg_gate_admit_from(&p->gate, q, now);
+        if (found == NULL) {
+            i = (size_t)-1; /* that one had ended, and the heap has changed */
+            continue;
+        }
+        p->steer.taken++;
+        p->room = p->room || found->op->room_wanted;
+    }
+    return found;
+}
+
+/* The worker that was summoned by an invitation: it takes one token of another operation, past the limit. */
+static inline tg_token *tg_pool_welcome(tg_pool *p, tg_worker *w)
+{
+    p->steer.invited = false;
+    if (tg_pool_places(p) <= (int64_t)p->limit)
+        return NULL; /* a place has become free meanwhile */
+    tg_token *t = tg_pool_take_other(p, tg_now());
+    if (t != NULL) {
+        w->guest = true;
+        p->steer.guests++;
+    }
+    return t;
+}
+
 /* Waits for a token. Returns it ADMITTED, or NULL: the worker has left the pool and must end. Called detached from
  * the interpreter. */
 static inline tg_token *tg_pool_wait(tg_pool *p, tg_worker *w)
@@ -498,12 +641,14 @@ static inline tg_token *tg_pool_wait(tg_pool *p, tg_worker *w)
     for (;;) {
         tg_mutex_lock(&p->lock);
         tg_pool_settle(p, w);
-        if (tg_pool_active(p) - tg_pool_replaced(p) <= (int64_t)p->limit) {
-            tg_token *t = tg_pool_take(p, tg_now());
-            if (t != NULL) {
-                tg_mutex_unlock(&p->lock);
-                return t;
-            }
+        tg_token *t = NULL;
+        if (w->summoned && p->steer.invited)
+            t = tg_pool_welcome(p, w);
+        if (t == NULL && tg_pool_places(p) <= (int64_t)p->limit)
+            t = tg_pool_take(p, tg_now());
+        if (t != NULL) {
+            tg_mutex_unlock(&p->lock);
+            return t;
         }
         tg_pool_arrive(p, w);
         bool excess = (int64_t)p->workers - tg_pool_replaced(p) > (int64_t)p->max_workers;
@@ -542,14 +687,18 @@ static inline tg_summons tg_pool_claimed(tg_pool *p, tg_worker *w)
 static inline tg_token *tg_pool_turn(tg_pool *p, tg_worker *w, tg_op *op, bool late, int64_t now, tg_summons *out)
 {
     tg_token *t = NULL;
-    *out = (tg_summons){NULL, false, false};
+    *out = (tg_summons){NULL, false, false, false};
     tg_mutex_lock(&p->lock);
     if (late)
         p->abandoned--;
     tg_pool_settle(p, w);
     if (op != NULL && tg_op_gated(op))
         tg_gate_refresh_op(&p->gate, op);
-    if (tg_pool_active(p) - tg_pool_replaced(p) <= (int64_t)p->limit) {
+    if (w->guest) {
+        w->guest = false;
+        p->steer.guests--;
+    }
+    if (tg_pool_places(p) <= (int64_t)p->limit) {
         t = tg_pool_take(p, now);
         *out = tg_pool_choose(p); /* without a token there is no work, so it asks for nothing */
     }
@@ -572,10 +721,10 @@ static inline tg_token *tg_pool_next(tg_pool *p, tg_worker *w, tg_op *op, int64_
     w->due_run += run;
     w->due_charge += charge;
     w->due_tokens++;
-    if (!late && !tg_op_gated(op) && w->due_run < TG_SETTLE_NS && w->due_tokens < TG_SETTLE_TOKENS) {
+    if (!late && !w->guest && !tg_op_gated(op) && w->due_run < TG_SETTLE_NS && w->due_tokens < TG_SETTLE_TOKENS) {
         tg_token *t = (tg_token *)tg_ring_pop(&p->ring);
         if (t != NULL) {
-            *out = (tg_summons){NULL, false, false};
+            *out = (tg_summons){NULL, false, false, false};
             return t;
         }
     }
@@ -614,7 +763,7 @@ static inline bool tg_pool_help(tg_pool *p, tg_token *t, int64_t now, uint32_t *
     tg_op *op = t->op;
     tg_key *key = t->extra != NULL ? t->extra->key : NULL;
     bool ours = false;
-    *out = (tg_summons){NULL, false, false};
+    *out = (tg_summons){NULL, false, false, false};
     tg_mutex_lock(&p->lock);
     uint32_t state = tg_state_of(tg_word_load(&t->word));
     bool may = !op->paused && !p->gate.paused;
@@ -748,6 +897,7 @@ static inline void tg_pool_close(tg_pool *p)
     p->closing = true;
     tg_mutex_unlock(&p->lock);
     tg_pool_rouse(p, INT64_MAX); /* ends: nobody parks any more */
+    tg_unpark(&p->steer.parker);  /* the keeper leaves */
 }
 
 static inline void tg_pool_open(tg_pool *p)
@@ -897,11 +1047,82 @@ static inline bool tg_pool_want_room(tg_pool *p, tg_op *op, bool wanted)
     return room;
 }
 
+/* Under the lock: the limit is something else now. */
+static inline void tg_pool_limit(tg_pool *p, uint32_t limit, tg_reason reason, double busy, double level)
+{
+    tg_steering *g = &p->steer;
+    if (limit == p->limit)
+        return;
+    g->change[g->changes++ % TG_POOL_CHANGES] = (tg_change){p->limit, limit, reason, busy, level};
+    g->cuts += reason == TG_LAW_CUT_LAG || reason == TG_LAW_CUT_CPU;
+    g->reason = reason;
+    p->limit = limit;
+}
+
+/* Copies out the changes of the limit after the `seen` first ones, oldest first, at most TG_POOL_CHANGES: what is older
+ * is forgotten. Counts `seen` up to now. */
+static inline size_t tg_pool_changes(tg_pool *p, uint64_t *seen, tg_change *out)
+{
+    size_t n = 0;
+    tg_mutex_lock(&p->lock);
+    uint64_t all = p->steer.changes;
+    if (*seen + TG_POOL_CHANGES < all)
+        *seen = all - TG_POOL_CHANGES;
+    while (*seen < all)
+        out[n++] = p->steer.change[(*seen)++ % TG_POOL_CHANGES];
+    tg_mutex_unlock(&p->lock);
+    return n;
+}
+
+/* How the limit is steered; before any worker exists. target: ns of loop lag, 0: not at all. */
+static inline void tg_pool_steer(tg_pool *p, int64_t target, uint32_t initial, uint32_t cpus, bool gil)
+{
+    tg_mutex_lock(&p->lock);
+    p->steer.adaptive = target > 0;
+    p->steer.target = target;
+    p->steer.gil = gil;
+    p->steer.cpus = cpus;
+    p->steer.initial = initial;
+    tg_mutex_unlock(&p->lock);
+}
+
+/* Tokens of this loop are on their way: the keeper looks after it. Any thread. */
+static inline void tg_pool_meet(tg_pool *p, tg_port *port)
+{
+    tg_steering *g = &p->steer;
+    if (atomic_load_explicit(&g->met, memory_order_relaxed) == port)
+        return;
+    tg_mutex_lock(&p->lock);
+    uint32_t i = 0;
+    while (i < g->n_ports && g->ports[i] != port)
+        i++;
+    if (i == TG_POOL_PORTS) { /* a closed one makes room */
+        for (i = 0; i < g->n_ports && !tg_port_closed(g->ports[i]); i++)
+            ;
+        if (i < g->n_ports) {
+            tg_port_release(g->ports[i]);
+            g->ports[i] = tg_port_retain(port);
+        }
+    } else if (i == g->n_ports) {
+        g->ports[g->n_ports++] = tg_port_retain(port);
+    }
+    if (i < g->n_ports)
+        atomic_store_explicit(&g->met, port, memory_order_relaxed);
+    tg_mutex_unlock(&p->lock);
+}
+
+/* A worker has attached to the interpreter, `ns` after it left its wait. */
+static inline void tg_pool_attached(tg_pool *p, int64_t ns)
+{
+    atomic_fetch_add_explicit(&p->steer.attached, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&p->steer.attach_ns, (uint64_t)ns, memory_order_relaxed);
+}
+
 static inline void tg_pool_resize(tg_pool *p, uint32_t max_workers, uint32_t limit, tg_summons *out)
 {
     tg_mutex_lock(&p->lock);
     p->max_workers = max_workers;
-    p->limit = limit;
+    tg_pool_limit(p, p->steer.adaptive && p->limit < limit ? p->limit : limit, TG_LAW_RESIZED, 0, 0);
     p->gate.cap = tg_gate_cap(max_workers);
     for (tg_op *op = p->ops; op != NULL; op = op->next_op)
         tg_gate_refresh_op(&p->gate, op);
@@ -914,7 +1135,8 @@ static inline void tg_pool_resize(tg_pool *p, uint32_t max_workers, uint32_t lim
 
 typedef struct {
     uint32_t workers, idle, max_workers, limit;
-    uint64_t queued, admitted, wakes;
+    uint64_t queued, admitted, wakes, cuts;
+    tg_reason reason;
     double cpu_seconds;
 } tg_pool_view;
 
@@ -926,6 +1148,8 @@ static inline void tg_pool_look(tg_pool *p, tg_pool_view *v)
     v->max_workers = p->max_workers;
     v->limit = p->limit;
     v->wakes = p->wakes;
+    v->cuts = p->steer.cuts;
+    v->reason = p->steer.reason;
     v->admitted = tg_ring_length(&p->ring);
     v->queued = 0;
     for (tg_op *op = p->ops; op != NULL; op = op->next_op)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from tokengate import topology
-from tokengate._core import Timekeeper, Worker
+from tokengate._core import Keeper, Timekeeper, Worker
 
 __all__ = ["ThreadLane"]
 
@@ -26,14 +26,15 @@ class ThreadLane:
         self.prefix = prefix
         self.pin = pin
         # The core appends a worker when it starts its thread; the worker takes itself out again.
-        self.workers: list[Worker | Timekeeper] = []
+        self.workers: list[Worker | Keeper | Timekeeper] = []
         self._lock = threading.Lock()  # guards taking out, and what is below
         self._on_empty: list[Callable[[], None]] = []
 
-    def started(self, worker: Worker | Timekeeper) -> None:
-        """First thing on a worker's thread, and on that of the timekeeper, which runs no tokens."""
-        if isinstance(worker, Timekeeper):
-            threading.current_thread().name = f"{self.prefix}-deadlines"
+    def started(self, worker: Worker | Keeper | Timekeeper) -> None:
+        """First thing on a worker's thread, and on those of the two that run no tokens."""
+        if not isinstance(worker, Worker):
+            role = "keeper" if isinstance(worker, Keeper) else "deadlines"
+            threading.current_thread().name = f"{self.prefix}-{role}"
             return
         threading.current_thread().name = f"{self.prefix}-{worker.index}"
         # as threading.Thread does: debuggers, coverage and profilers count on it
@@ -44,7 +45,7 @@ class ThreadLane:
         if self.pin:
             topology.pin_current_thread(topology.core_for_worker(worker.index))
 
-    def exited(self, worker: Worker | Timekeeper) -> None:
+    def exited(self, worker: Worker | Keeper | Timekeeper) -> None:
         """Last thing on a worker's thread."""
         # Such threads stay in threading's books for good before Python 3.13.
         with threading._active_limbo_lock:  # type: ignore[attr-defined]

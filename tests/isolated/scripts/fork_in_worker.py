@@ -44,5 +44,5 @@ def forks(how: str) -> int:
 tokengate.configure_default(thread_workers=2)
 print("child", forks(sys.argv[1]).result(30))
 assert work(1).result(20) == 2
-assert threading.active_count() <= 3
+assert threading.active_count() <= 4  # main, two workers, the keeper of the active limit
 print("parent done")
