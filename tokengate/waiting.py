@@ -26,6 +26,7 @@ async def wait_on_loop(
             signal.set_result(None)
 
     loop = asyncio.get_running_loop()
+    collector.check_within()
 
     def wake_from_anywhere() -> None:
         loop.call_soon_threadsafe(wake)

@@ -348,6 +348,17 @@ cdef class Collector:
         waits = [*self.unfinished(), *(self.attached or ())]
         _begin_waiting(worker, [each for each in waits if not each.done()], not all_of_them)
 
+    def check_within(self):
+        """Before a loop waits for this collector's tokens: TokenDeadlock if it is a worker's and none of them can end."""
+        cdef TokenBase token
+        for each in self.unfinished():
+            token = <TokenBase>each
+            if token.link is None or not token.link.within:
+                return
+            if not token.done():
+                _check_within(token)
+                return  # they are of one operation: what holds for one holds for all
+
     def end_waiting(self, Worker worker):
         """After `begin_waiting`."""
         worker.waits_for = None

@@ -128,6 +128,26 @@ cdef void _begin_waiting(Worker worker, tokens, bint any_will_do) except *:
             raise TokenDeadlock(_cycle(worker, search.path))
 
 
+cdef void _check_within(TokenBase token) except *:
+    """Before something on an event loop that a worker's function runs waits for a token: TokenDeadlock if the token can not
+    end before that function returns. Other things may happen on that loop, so this says nothing of what comes later."""
+    cdef Worker worker
+    cdef _Search search
+    cdef bint cycle = False
+    found = current_worker()
+    if found is None or tg_ended(token.look()):
+        return
+    worker = <Worker>found
+    search = _Search()
+    with _waiting_lock:
+        worker.waits_for = (token,)
+        worker.any_will_do = False
+        cycle = search.blocked(worker)
+        worker.waits_for = None
+    if cycle:
+        raise TokenDeadlock(_cycle(worker, search.path))
+
+
 cdef str _cycle(Worker worker, list path):
     told = [f"{token!r}" for token in path]
     mine = worker.current

@@ -24,6 +24,7 @@ cdef class Link:
     cdef tg_token *last
     cdef void *loop_address  # compared only while `alive`; an address alone may be reused
     cdef bint alive
+    cdef bint within         # the loop was first seen inside a function that a worker runs
     cdef bint deaf           # the loop has dropped its reader: it was closed
     cdef object loop_ref
     cdef object context      # empty: drains belong to nobody; each callback runs in its own
@@ -237,5 +238,6 @@ cdef Link _link_to(object loop):
     if worker is not None:
         # A function that runs an event loop of its own will wait there for tokens; with its place kept, the last worker
         # would wait for itself.
+        link.within = True
         (<Worker>worker).step_aside()
     return link

@@ -420,7 +420,7 @@ cdef class Core:
                 held = operation.acquire_key(value)
             except BaseException as error:
                 self.fail_unrun(token, error)
-                if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                if isinstance(error, KeyboardInterrupt):
                     raise  # this is the caller's thread: Ctrl-C is for the caller
                 return False
             extra.key = &held.k

@@ -530,6 +530,8 @@ cdef class TokenBase:
                 f"{self!r} belongs to another event loop ({link.loop()!r}) and was awaited on {loop!r}. "
                 "Await it where it was created, or wait in a thread: asyncio.to_thread(token.result)"
             )
+        if link.within:
+            _check_within(self)
         self.blocking = True
 
     def add_done_callback(self, callback, *, context=None):
@@ -542,6 +544,8 @@ cdef class TokenBase:
         if link is None:
             raise RuntimeError(f"{self!r} belongs to no event loop yet, so there is nowhere to call {callback!r}: "
                                "call add_done_callback where a loop runs, or use result()")
+        if link.within and PyFunction_Check(callback):
+            _check_within(self)  # gather, say; a task that awaits has asked already, and could not be told here
         if context is None:
             context = _own_context()
         elif not isinstance(context, contextvars.Context):

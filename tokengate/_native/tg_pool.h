@@ -409,6 +409,22 @@ static inline tg_queue *tg_pool_key_queue(tg_pool *p, tg_op *op)
     return q;
 }
 
+/* As many of the operation wait as may. Those for which there are free workers, and places in its limit, do not count:
+ * they would be executing but for the moment that takes, or the adaptive limit, which is none of the caller's business. */
+static inline bool tg_pool_full(tg_pool *p, tg_op *op)
+{
+    if (op->policy.max_waiting == 0 || op->waiting < op->policy.max_waiting)
+        return false;
+    if (op->paused || p->gate.paused)
+        return true;
+    int64_t free = (int64_t)p->max_workers - (tg_pool_active(p) - tg_pool_replaced(p)) + p->waking -
+                   (int64_t)tg_ring_length(&p->ring);
+    int64_t places = (int64_t)op->policy.limit - tg_op_places(op);
+    if (op->policy.limit != 0 && places < free)
+        free = places;
+    return (int64_t)op->waiting >= (int64_t)op->policy.max_waiting + (free > 0 ? free : 0);
+}
+
 /* Hands over up to `count` tokens of one operation, oldest first, with the reference the caller held to each that is
  * taken. patient: where the queue is full, others need not make room. Any thread; wakes nobody itself: the caller does
  * what the receipt says. */
@@ -421,12 +437,11 @@ static inline tg_receipt tg_pool_submit(tg_pool *p, tg_op *op, tg_token **tokens
         r.closed = true;
         return r;
     }
-    uint64_t most = op->policy.max_waiting;
     for (; r.taken < count; r.taken++) {
         tg_token *t = tokens[r.taken];
-        if (most != 0 && op->waiting >= most) {
+        if (tg_pool_full(p, op)) {
             tg_pool_refill(p, now); /* what can be admitted at once does not wait */
-            if (op->waiting >= most) {
+            if (tg_pool_full(p, op)) {
                 if (patient || op->policy.overflow != TG_SHED_OLDEST)
                     break;
                 tg_token *old = tg_pool_shed(p, op);
@@ -1042,7 +1057,7 @@ static inline bool tg_pool_want_room(tg_pool *p, tg_op *op, bool wanted)
 {
     tg_mutex_lock(&p->lock);
     op->room_wanted = wanted;
-    bool room = !p->accepting || op->policy.max_waiting == 0 || op->waiting < op->policy.max_waiting;
+    bool room = !p->accepting || !tg_pool_full(p, op);
     tg_mutex_unlock(&p->lock);
     return room;
 }
