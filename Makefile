@@ -35,7 +35,7 @@ PACKED := $(BUILT_FROM) Makefile CHANGELOG.md CONTRIBUTING.md \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help wave bench test check lint types suite native sdist wheel install env clean
+.PHONY: help wave bench test check lint types suite native model sdist wheel install env clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -67,6 +67,9 @@ suite: $(STAMPS)/package $(STAMPS)/with-$(TEST_EXTRA) ## the tests alone
 
 native: $(STAMPS)/package $(STAMPS)/with-$(TEST_EXTRA) ## the tests of the C headers alone
 	$(BIN)/pytest tests/native $(PYTEST_ARGS)
+
+model: $(STAMPS)/package $(STAMPS)/with-$(TEST_EXTRA) ## the models of the native layer alone (needs spin)
+	$(BIN)/pytest tests/model $(PYTEST_ARGS)
 
 sdist: dist/$(SDIST) ## dist/*.tar.gz
 

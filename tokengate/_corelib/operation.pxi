@@ -182,35 +182,28 @@ cdef class Core:
         cdef Operation operation = self.operations.get(name)
         if operation is not None:
             return operation
-        with cython.critical_section(self):
-            operation = self.operations.get(name)
-            if operation is None:
-                operation = self.new_operation(name, tags, policy)
-            return operation
+        operation = self.new_operation(name, tags, policy)
+        if len(self.operations) < MAX_OPERATIONS or name in self.operations:
+            return self.enter(operation)
+        operation.shared = self.operations.get(OTHER)
+        if operation.shared is None:
+            operation.shared = self.enter(self.new_operation(OTHER, _frozen({}), _no_policy))
+        return operation
 
     cdef Operation new_operation(self, str name, object tags, Policy policy):
-        # under the critical section
         cdef Operation operation = Operation()
-        cdef Operation other
         operation.name = name
         operation.tags = tags
         operation.keys_lock = threading.RLock()
         operation.adopt(policy)
-        if len(self.operations) < MAX_OPERATIONS:
-            operation.ptr = self.new_op(operation)
-            self.operations[name] = operation
-            return operation
-        other = self.operations.get(OTHER)
-        if other is None:
-            other = Operation()
-            other.name = OTHER
-            other.tags = _frozen({})
-            other.keys_lock = threading.RLock()
-            other.adopt(_no_policy)
-            other.ptr = self.new_op(other)
-            self.operations[OTHER] = other
-        operation.shared = other
         return operation
+
+    cdef Operation enter(self, Operation operation):
+        """Into the books, unless another thread was first: then that thread's."""
+        operation.ptr = self.new_op(operation)  # of one that comes too late nothing will ever know
+        with cython.critical_section(self):
+            # one step, which lets nobody in between; making what is entered may run anything
+            return self.operations.setdefault(operation.name, operation)
 
     # -- the way in -------------------------------------------------------------------------------------------------
 
