@@ -25,6 +25,7 @@
 #define TG_LAW_SPREAD 2.5      /* phases are random: so many times capacity / share are needed to use it all */
 #define TG_LAW_PART 0.25       /* workers that use less than this sleep, whatever else in the process burns */
 #define TG_LAW_LUMP_NS 8000000 /* CPU time of the process is smoothed over about this */
+#define TG_LAW_WANTING 0.8     /* so many of the active workers are ready to run */
 #define TG_LAW_NEAR 0.8        /* lag above this part of the target: no step up, and one down where that is free */
 #define TG_LAW_PRESSED 0.7     /* workers burn enough to starve a loop */
 #define TG_LAW_PROMPT_NS 1000000     /* an answer within this: nobody holds the GIL */
@@ -167,7 +168,11 @@ static inline tg_ruling tg_law_judge(tg_law *s, const tg_look *l)
     if (busy >= 0.5 && !slow && (whole >= TG_LAW_TWO || (l->loop ? s->prompt >= TG_LAW_PROOFS && s->starved == 0
                                                                 : s->attached > 0 && attach < TG_LAW_PROMPT_NS)))
         s->proof = l->now;
-    if (slow)
+    /* Of those that share a GIL all but one sleep: all of them ready means that they want CPUs and have none. */
+    bool wanting = s->steady >= TG_LAW_CUT_NS && (double)s->ready >= TG_LAW_WANTING * (double)s->steady;
+    if (wanting && l->active > 1 && (double)s->ready >= TG_LAW_TWO * span)
+        s->proof = l->now;
+    else if (slow)
         s->proof = 0;
     bool free_gil = !l->gil || (s->proof != 0 && l->now - s->proof <= TG_LAW_PROOF_NS);
     double capacity = free_gil ? (double)l->cpus : 1.0;
@@ -249,6 +254,7 @@ static inline tg_ruling tg_law_judge(tg_law *s, const tg_look *l)
         load = whole;
     bool doubt = s->settled || load >= TG_LAW_ASLEEP || (!free_gil && (double)s->loop_cpu >= TG_LAW_ASLEEP * span);
     if (load < (s->settled ? TG_LAW_ASLEEP : TG_LAW_QUICK) && s->steady >= TG_LAW_RAMP_NS &&
+        (double)s->ready < 0.5 * (double)s->steady && /* asleep, and not only without a CPU */
         s->span >= (doubt ? TG_LAW_DOUBT_NS : TG_LAW_RAMP_NS)) {
         uint32_t to = s->limit * 2;
         s->before = 0;
