@@ -51,7 +51,7 @@ static void look(trial *t, int64_t span)
         .loop_cpu = (int64_t)(m->own * (double)span),
         .steady_cpu = (int64_t)(got * (double)span),
         .steady = n * span,
-        .ready = (int64_t)((want < n ? want : n) * (double)span),
+        .ready = (int64_t)((m->gil && want > 1 ? 1 : want) * (double)span), /* those that wait for the GIL sleep */
         .active = n,
         .max = m->max,
         .cpus = m->cpus,

@@ -23,6 +23,9 @@
 #define TG_LAW_ALONE 0.65      /* workers with at least this CPU share are not let in beyond the CPUs, */
 #define TG_LAW_ALONE_GIL 0.85  /* nor, with this one, a second one beside one that holds the GIL */
 #define TG_LAW_SPREAD 2.5      /* phases are random: so many times capacity / share are needed to use it all */
+#define TG_LAW_PART 0.25       /* workers that use less than this sleep, whatever else in the process burns */
+#define TG_LAW_LUMP_NS 8000000 /* CPU time of the process is smoothed over about this */
+#define TG_LAW_WANTING 0.8     /* so many of the active workers are ready to run */
 #define TG_LAW_NEAR 0.8        /* lag above this part of the target: no step up, and one down where that is free */
 #define TG_LAW_PRESSED 0.7     /* workers burn enough to starve a loop */
 #define TG_LAW_PROMPT_NS 1000000     /* an answer within this: nobody holds the GIL */
@@ -77,9 +80,10 @@ typedef struct {
     int64_t target; /* lag to stay below */
     uint32_t limit;
     double level;   /* smoothed lag of loops that starved */
+    double recent;  /* CPU s per s of the process but for its loops, over the last looks */
     double share;   /* CPU share that one active worker wants; an upper estimate */
     /* the window */
-    int64_t span, cpu, ready, loop_cpu, process, steady_cpu, steady, attach;
+    int64_t span, cpu, ready, loop_cpu, steady_cpu, steady, attach;
     uint32_t starved, prompt, attached;
     /* memory */
     int64_t proof;                 /* when a prompt answer last proved the GIL free; 0: never */
@@ -95,7 +99,7 @@ typedef struct { uint32_t limit; tg_reason reason; double busy; } tg_ruling;
 
 static inline void tg_law_restart(tg_law *s)
 {
-    s->span = s->cpu = s->ready = s->loop_cpu = s->process = s->steady_cpu = s->steady = s->attach = 0;
+    s->span = s->cpu = s->ready = s->loop_cpu = s->steady_cpu = s->steady = s->attach = 0;
     s->starved = s->prompt = s->attached = 0;
 }
 
@@ -114,7 +118,6 @@ static inline void tg_law_absorb(tg_law *s, const tg_look *l)
     s->cpu += l->cpu > 0 ? l->cpu : 0;
     s->ready += l->ready;
     s->loop_cpu += l->loop_cpu;
-    s->process += l->process > 0 ? l->process : 0;
     s->steady_cpu += l->steady_cpu;
     s->steady += l->steady;
     s->attach += l->attach;
@@ -147,9 +150,13 @@ static inline tg_ruling tg_law_judge(tg_law *s, const tg_look *l)
     double attach = s->attached ? (double)s->attach / s->attached : 0;
     bool slow = l->gil && (l->loop ? s->level >= TG_LAW_SLOW_NS : attach >= TG_LAW_SLOW_NS);
     double busy = l->cpu >= 0 ? (double)s->cpu / span : slow ? 1.0 : 0.0;
-    double whole = l->process >= 0 && s->span >= TG_LAW_CUT_NS ? (double)s->process / span : busy;
-    if (whole < busy)
-        whole = busy;
+    /* Libraries compute on threads of their own while the worker that asked for it sleeps. What the process uses counts
+     * where workers are at least part of it; the clock that tells it is known in lumps of some ms. */
+    if (l->span > 0 && l->process >= 0) {
+        double weight = (double)l->span / TG_LAW_LUMP_NS;
+        s->recent += ((double)l->process / (double)l->span - s->recent) * (weight > 1 ? 1 : weight);
+    }
+    double whole = busy >= TG_LAW_PART && s->recent > busy ? s->recent : busy;
     held.busy = busy;
     if (l->active > s->limit) {
         tg_law_restart(s); /* a cut takes effect as tokens end; what was seen before says nothing about it */
@@ -158,10 +165,14 @@ static inline tg_ruling tg_law_judge(tg_law *s, const tg_look *l)
 
     /* Two threads that hold the GIL in turn cannot use more than one CPU. And by chance a loop answers at once now and
      * then although somebody holds it, but not so often in a row. */
-    if (busy >= 0.5 && !slow && (busy >= TG_LAW_TWO || (l->loop ? s->prompt >= TG_LAW_PROOFS && s->starved == 0
+    if (busy >= 0.5 && !slow && (whole >= TG_LAW_TWO || (l->loop ? s->prompt >= TG_LAW_PROOFS && s->starved == 0
                                                                 : s->attached > 0 && attach < TG_LAW_PROMPT_NS)))
         s->proof = l->now;
-    if (slow)
+    /* Of those that share a GIL all but one sleep: all of them ready means that they want CPUs and have none. */
+    bool wanting = s->steady >= TG_LAW_CUT_NS && (double)s->ready >= TG_LAW_WANTING * (double)s->steady;
+    if (wanting && l->active > 1 && (double)s->ready >= TG_LAW_TWO * span)
+        s->proof = l->now;
+    else if (slow)
         s->proof = 0;
     bool free_gil = !l->gil || (s->proof != 0 && l->now - s->proof <= TG_LAW_PROOF_NS);
     double capacity = free_gil ? (double)l->cpus : 1.0;
@@ -194,7 +205,7 @@ static inline tg_ruling tg_law_judge(tg_law *s, const tg_look *l)
         s->settled = true;
         return tg_law_to(s, to < 1 ? 1 : to, TG_LAW_CUT_LAG, busy);
     }
-    if (free_gil && l->active > l->cpus && whole >= TG_LAW_FULL * capacity && busy >= 0.5 * capacity &&
+    if (free_gil && l->active > l->cpus && whole >= TG_LAW_ROOM * capacity &&
         s->span >= TG_LAW_STEP_NS) {
         uint32_t to = l->active * 3 / 4;
         s->before = 0;
@@ -239,8 +250,11 @@ static inline tg_ruling tg_law_judge(tg_law *s, const tg_look *l)
             tg_law_restart(s);
         return held;
     }
+    if (load < whole)
+        load = whole;
     bool doubt = s->settled || load >= TG_LAW_ASLEEP || (!free_gil && (double)s->loop_cpu >= TG_LAW_ASLEEP * span);
     if (load < (s->settled ? TG_LAW_ASLEEP : TG_LAW_QUICK) && s->steady >= TG_LAW_RAMP_NS &&
+        (double)s->ready < 0.5 * (double)s->steady && /* asleep, and not only without a CPU */
         s->span >= (doubt ? TG_LAW_DOUBT_NS : TG_LAW_RAMP_NS)) {
         uint32_t to = s->limit * 2;
         s->before = 0;
