@@ -23,7 +23,7 @@ cdef class Operation:
     cdef readonly object tags
     cdef tg_op *ptr         # belongs to the pool, which outlives every token of it
     cdef Operation shared   # not None: one name too many, which shares this one's record
-    cdef readonly Policy policy
+    cdef Policy policy       # this and what follows from it: replaced under the critical section
     cdef Terms terms        # what the policy asks of each token, or None; replaced as a whole
     cdef bint bounded       # only so many may wait
     cdef dict keys          # value -> Key of those in use
@@ -33,9 +33,24 @@ cdef class Operation:
         return self.ptr if self.shared is None else self.shared.ptr
 
     cdef void adopt(self, Policy policy) except *:
-        self.policy = policy
-        self.bounded = policy.max_waiting is not None
-        self.terms = policy.terms()
+        cdef Terms terms = policy.terms()
+        cdef Policy old_policy
+        cdef Terms old_terms
+        with cython.critical_section(self):  # partners: `asks` and `rules`
+            old_policy, self.policy = self.policy, policy
+            old_terms, self.terms = self.terms, terms
+            self.bounded = policy.max_waiting is not None
+
+    cdef inline Terms asks(self):
+        with cython.critical_section(self):
+            return self.terms
+
+    cdef Policy rules(self):
+        """The policy in force."""
+        if self.shared is not None:
+            return self.shared.rules()
+        with cython.critical_section(self):
+            return self.policy
 
     cdef Key acquire_key(self, object value):
         """The key of that value, with one more user. Raises what hashing and comparing the value raise."""
@@ -171,7 +186,7 @@ cdef class Core:
         cdef uint64_t hint = _HINTS.get(operation.tags.get("weight"), _HINTS["light"])
         cdef tg_policy policy
         cdef tg_op *ptr
-        _native_policy(operation.policy, &policy)
+        _native_policy(operation.rules(), &policy)
         ptr = tg_pool_add_op(self.pool, hint, &policy)
         if ptr is NULL:
             raise MemoryError("no memory for an operation's queue")
@@ -276,7 +291,7 @@ cdef class Core:
             token = <TokenBase>t.owner
             Py_DECREF(token)  # the queue's reference [P5]; `token` holds one
             if token.end(TG_KILLED, GateFull(f"token {t.id} of {token.op.name} made room for a newer call: only "
-                                             f"{token.op.policy.max_waiting} may wait")):
+                                             f"{token.op.rules().max_waiting} may wait")):
                 tg_count(&t.op.shed)
             t = rest
 
@@ -284,7 +299,7 @@ cdef class Core:
         """The queue is full (or the token has ended meanwhile): refuses it or waits. True: it has been handed over."""
         if tg_ended(tg_word_load(&token.t.word)):
             return False
-        cdef Policy policy = operation.policy if operation.shared is None else operation.shared.policy
+        cdef Policy policy = operation.rules()
         if policy.overflow != "block":
             tg_count(&token.t.op.rejected)
             token.end(TG_KILLED, GateFull(f"{token!r} was refused: {policy.max_waiting} calls of it wait already"))
@@ -369,7 +384,7 @@ cdef class Core:
                     PyObject *inherited) except -1:
         """Gives a token what its terms ask for. receiver: what the function is bound to by its guard, or None. False: it ended over that, and is counted: its deadline had passed already,
         or its key could not be had."""
-        cdef Terms own = operation.terms
+        cdef Terms own = operation.asks()
         cdef int64_t timeout = 0, run_timeout = 0, deadline = 0, outer
         cdef object key = None, value
         cdef Key held
@@ -378,7 +393,7 @@ cdef class Core:
             raise MemoryError("no memory for a token's deadline or key")
         extra.token = &token.t
         token.t.extra = extra
-        extra.priority = operation.policy.priority
+        extra.priority = operation.rules().priority
         if own is not None:
             timeout = own.timeout
             run_timeout = own.run_timeout
@@ -626,7 +641,7 @@ cdef class Core:
         self.carry_out(tg_pool_pause(self.pool, only, paused))
 
     def _policy(self, str name):
-        return (<Operation>self.operations[name]).policy
+        return (<Operation>self.operations[name]).rules()
 
     def _set_policy(self, str name, tags, Policy policy):
         """Gives an operation another policy; makes it if it has not run yet."""

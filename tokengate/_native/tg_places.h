@@ -246,7 +246,7 @@ static inline tg_token *tg_gate_admit_from(tg_gate *g, tg_queue *q, int64_t now)
     tg_stamp(&t->admitted, now);
     tg_count(&op->admitted);
     q->served = now;
-    t->charge = (int64_t)op->mean;
+    t->charge = op->mean;
     if (t->extra != NULL && t->extra->key != NULL)
         tg_key_take(t->extra);
     if (q->aged) {
@@ -254,7 +254,7 @@ static inline tg_token *tg_gate_admit_from(tg_gate *g, tg_queue *q, int64_t now)
         if (q->heap_at)
             tg_fair_sift(&g->fair, q->heap_at - 1);
     }
-    tg_fair_charge(&g->fair, op, t->charge);
+    tg_fair_charge(&g->fair, op, (int64_t)t->charge);
     g->crowd++;
     return t;
 }
@@ -282,7 +282,7 @@ static inline bool tg_gate_give_back(tg_gate *g, tg_token *t)
     if (!tg_word_give_back(&t->word).moved)
         return false;
     atomic_fetch_sub_explicit(&op->admitted, 1, memory_order_relaxed);
-    tg_fair_charge(&g->fair, op, -t->charge);
+    tg_fair_charge(&g->fair, op, -(int64_t)t->charge);
     if (t->extra != NULL && t->extra->key != NULL)
         tg_key_give(t->extra);
     tg_op_link(g, t, true);

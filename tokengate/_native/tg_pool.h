@@ -947,7 +947,7 @@ static inline size_t tg_pool_detach(tg_pool *p, tg_op *only, tg_token **out, siz
         if (t == NULL)
             break;
         if (only == NULL || t->op == only)
-            tg_fair_charge(&p->gate.fair, t->op, -t->charge);
+            tg_fair_charge(&p->gate.fair, t->op, -(int64_t)t->charge);
         else if (tg_gate_give_back(&p->gate, t))
             continue;
         out[count++] = t;

@@ -22,8 +22,9 @@ typedef struct tg_token {
     struct tg_op *op;
     struct tg_extra *extra; /* NULL for most; set before the token is shared */
     void *owner;     /* the Python object this is part of, or a test's own */
-    bool linked;     /* in the operation's queue; under the pool's lock */
-    int64_t charge;  /* ns of service charged at admission; under the pool's lock, then the worker's */
+    /* Both under the pool's lock; from its admission on nobody links the token, and `charge` is its worker's to read. */
+    uint64_t linked : 1,  /* in a queue of its operation */
+             charge : 63; /* ns of service charged at admission */
     uint64_t id;
     /* Monotonic ns, 0: not yet. created: the submitter, before the token is shared. finished: the worker, before its edge
      * out of EXECUTING; ended: a caller, deadline or administration, before its ending edge [W3]. Two fields, so that a
