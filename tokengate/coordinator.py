@@ -51,9 +51,10 @@ class Coordinator(_core.Core):
     thread_workers: how many tokens may execute at once, 1 to 4096; None: up to 64 threads (or
     ``TOKENGATE_THREAD_WORKERS``). loop_lag_target: seconds; how many of them are active at a time
     is steered so that event loops wait no longer than about this for the interpreter, and that no
-    more burn CPU than there are CPUs; None: always as many as there are. pin: ``"core"`` binds each worker to one core (LaneUnavailable where the system cannot);
-    ``"none"`` does not; ``"auto"`` does not either, since no gain was measured. stop_timeout: the
-    seconds `stop` gives what still runs. name: start of the threads' names.
+    more burn CPU than there are CPUs; None: always as many as there are. pin: ``"core"`` binds each
+    worker to one core (LaneUnavailable where the system cannot); ``"none"`` does not; ``"auto"``
+    does not either, since no gain was measured. stop_timeout: the seconds `stop` gives what still
+    runs. name: start of the threads' names.
 
     Starts by itself on first use; usable as ``with`` and ``async with``, which stop it. All
     methods may be called from any thread; none blocks except `stop` and leaving ``with``.
@@ -380,7 +381,8 @@ class Coordinator(_core.Core):
     def resize(self, lane: str, n: int) -> None:
         """Let at most `n` workers of a lane execute at once; surplus ones end when they are free.
 
-        Where a `loop_lag_target` steers how many are active, `n` is the most it may choose. lane: ``"thread"``. ValueError for any other lane or an impossible number.
+        Where a `loop_lag_target` steers how many are active, `n` is the most it may choose. lane:
+        ``"thread"``. ValueError for any other lane or an impossible number.
         """
         if lane != "thread":
             raise ValueError(f"lane={lane!r}: this coordinator has one lane, 'thread'")

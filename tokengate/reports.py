@@ -8,15 +8,15 @@ from collections.abc import Iterable
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tokengate._core import Timekeeper, Worker
     from tokengate.coordinator import Coordinator
+    from tokengate.lanes.base import LaneThread
     from tokengate.token import Token
 
 __all__ = ["describe", "dump_tokens", "executing_tokens"]
 
 
 def executing_tokens(
-    workers: Iterable[Worker | Timekeeper],
+    workers: Iterable[LaneThread],
 ) -> list[tuple[Token[Any], str]]:
     """(token, Python stack of its worker) of every function that has not returned, oldest first.
 
@@ -41,9 +41,7 @@ def describe(token: Token[Any], stack: str) -> str:
     return f"{token!r}, for {token.run_time:.1f} s{whose}:\n{stack}"
 
 
-def dump_tokens(
-    coordinator: Coordinator, workers: Iterable[Worker | Timekeeper], file: IO[str]
-) -> None:
+def dump_tokens(coordinator: Coordinator, workers: Iterable[LaneThread], file: IO[str]) -> None:
     """Write a paragraph for each executing token of a coordinator."""
     found = executing_tokens(workers)
     totals = coordinator.stats().totals

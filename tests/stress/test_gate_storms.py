@@ -14,7 +14,6 @@ import pytest
 
 from tokengate import (
     Coordinator,
-    CoordinatorStopped,
     GateFull,
     Token,
     TokenExpired,
@@ -62,10 +61,10 @@ class Watched:
             self.inside[key] -= 1
         return number
 
-    def check(self, tokens: list[Token[int]], numbers: list[int] | None = None) -> Counter[str]:
+    def check(self, tokens: list[Token[int]]) -> Counter[str]:
         """Each token has ended, once, and its function ran or did not run as it reports."""
         states: Counter[str] = Counter()
-        for number, token in zip(numbers or range(len(tokens)), tokens, strict=True):
+        for number, token in enumerate(tokens):
             assert token.done(), f"{token!r} was lost"
             states[token.state.name.lower()] += 1
             started = token.timestamps[2] != 0
@@ -74,14 +73,15 @@ class Watched:
                 assert token.result() == number
             elif not token.cancelled():
                 assert isinstance(token.exception(), (TokenKilled, TokenExpired))
-        assert self.ran.total() == sum(self.ran.values())
         return states
 
 
 def settle(coordinator: Coordinator, wait_until: WaitUntil) -> None:
     asyncio.run(asyncio.wait_for(coordinator.drain(), TIMEOUT))
     wait_until(lambda: coordinator.stats().totals.abandoned_now == 0, "functions to return")
-    for of in (*coordinator.stats().operations.values(), coordinator.stats().totals):
+    stats = coordinator.stats()
+    each_of: list[Any] = [*stats.operations.values(), stats.totals]
+    for of in each_of:
         assert sum(getattr(of, each) for each in ENDED) == of.submitted, f"not added up: {of}"
         assert (of.waiting, of.admitted, of.executing) == (0, 0, 0), of
 
@@ -110,7 +110,7 @@ def test_never_five_where_four_may(
 ) -> None:
     """Ten thousand tokens, about half of them cancelled, killed or expired as they execute."""
     coordinator = new_coordinator(thread_workers=16)
-    watched, lanes_idle = Watched(cost=20e-6), threading.Event()
+    watched, done = Watched(cost=20e-6), threading.Event()
     guarded = task_token_guard("storm of limits", limit=4)(watched)
     free = guarded.options(coordinator=coordinator)
     short = free.options(run_timeout=10e-6)
@@ -121,9 +121,9 @@ def test_never_five_where_four_may(
         if number == 0:
             for i in range(10_000):
                 tokens.append((short if i % 4 == 0 else free)(i))
-            lanes_idle.set()
+            done.set()
         else:
-            end_at_random(tokens, seed + number, 0.2, lanes_idle)
+            end_at_random(tokens, seed + number, 0.2, done)
 
     crowd(3, work)
     settle(coordinator, wait_until)
@@ -132,15 +132,6 @@ def test_never_five_where_four_may(
     assert states["completed"] > 0
     assert states["expired"] > 0
     assert coordinator.stats().totals.abandoned_total > 0
-    # All four places are there again.
-    meet = threading.Barrier(4)
-    again = task_token_guard("storm of limits")(_meet)
-    last = [again.options(coordinator=coordinator)(meet) for _ in range(4)]
-    assert [token.result(TIMEOUT) for token in last] == [None] * 4
-
-
-def _meet(barrier: threading.Barrier) -> None:
-    barrier.wait(TIMEOUT)
 
 
 @pytest.mark.parametrize("key_limit", [1, 3])
@@ -196,7 +187,7 @@ def test_a_hundred_thousand_are_cancelled(
                 if dice.random() < 0.9:
                     token.cancel()
             await asyncio.sleep(0)
-        await asyncio.wait(tokens)
+        await asyncio.wait([*map(asyncio.ensure_future, tokens)])
 
     asyncio.run(asyncio.wait_for(main(), TIMEOUT))
     settle(coordinator, wait_until)
@@ -230,6 +221,25 @@ def test_expiry_while_waiting_and_while_executing(
             assert finished > created
 
 
+def test_first_calls_from_many_threads_share_one_limit(
+    new_coordinator: NewCoordinator, crowd: Crowd, wait_until: WaitUntil
+) -> None:
+    """An operation begins once, whoever comes first."""
+    for round_number in range(60):
+        coordinator = new_coordinator(thread_workers=6)
+        watched = Watched()
+        guarded = task_token_guard(f"storm of first calls {round_number}", limit=2)(watched)
+        call = guarded.options(coordinator=coordinator)
+        tokens: list[Token[int]] = []
+        crowd(6, lambda number: tokens.append(call(number)))  # noqa: B023 - it has run by then
+        settle(coordinator, wait_until)
+        assert watched.most_inside <= 2
+        assert [token.result() for token in tokens if token.done()] == [
+            token.result(TIMEOUT) for token in tokens
+        ]
+        assert coordinator.stats().operations[guarded.operation].completed == 6
+
+
 # -- overflow --------------------------------------------------------------------------------------
 
 
@@ -248,19 +258,21 @@ def test_nothing_is_lost_where_queues_overflow(
     )(watched)
     call = guarded.options(coordinator=coordinator)
     made: list[list[Token[int]]] = [[] for _ in range(5)]
-    mapped: list[list[int]] = []
+    mapped: list[Any] = []
     most_waiting: list[int] = []
     done = threading.Event()
     seed = dice.random()
 
     def work(number: int) -> None:
-        first = number * 1_500
+        numbers = range(number * 1_500, (number + 1) * 1_500)
         if number < 4:
-            for i in range(first, first + 1_500):
+            for i in numbers:
                 made[number].append(call(i))
         elif number == 4:
-            mapped.append(list(call.map(range(first, first + 1_500), in_flight=50)))
-            done.set()
+            try:
+                mapped.extend(call.map(numbers, in_flight=50, return_exceptions=True))
+            finally:
+                done.set()
         else:
             end_at_random(made[0], seed, 0.1, done)
             stats = coordinator.stats()
@@ -268,55 +280,23 @@ def test_nothing_is_lost_where_queues_overflow(
 
     crowd(6, work)
     settle(coordinator, wait_until)
-    assert mapped == [list(range(6_000, 7_500))], "a map waits for room"
     assert max(most_waiting) <= 5
-    tokens = [token for each in made for token in each]
-    states = watched.check(
-        tokens, [i for number in range(4) for i in range(number * 1_500, number * 1_500 + 1_500)]
-    )
+    states = watched.check([token for each in made for token in each])
+    errors = [each for each in mapped if not isinstance(each, int)]
     of = coordinator.stats().operations[guarded.operation]
-    assert of.submitted == 7_500
-    assert of.completed == states["completed"] + 1_500
-    full = sum(type(t.exception()) is GateFull for t in tokens if t.state is TokenState.KILLED)
-    assert full == of.rejected + of.shed
-    if overflow == "reject":
-        assert of.shed == 0
-        assert of.rejected > 0
-    elif overflow == "shed_oldest":
-        assert of.rejected == 0
-        assert of.shed > 0
-    else:
-        assert full == 0
+    assert (len(mapped), of.submitted) == (1_500, 7_500)
+    assert of.completed == states["completed"] + 1_500 - len(errors)
+    errors += [token.exception() for each in made for token in each if not fine(token)]
+    assert sum(type(error) is GateFull for error in errors) == of.rejected + of.shed
+    # Only calls of others make a token of a map give way: the map itself waits for room.
+    assert (of.rejected > 0, of.shed > 0) == (overflow == "reject", overflow == "shed_oldest")
+
+
+def fine(token: Token[int]) -> bool:
+    return token.state in (TokenState.COMPLETED, TokenState.CANCELLED)
 
 
 # -- operators at work -----------------------------------------------------------------------------
-
-
-def test_discard_while_workers_claim(
-    new_coordinator: NewCoordinator, crowd: Crowd, wait_until: WaitUntil
-) -> None:
-    coordinator = new_coordinator(thread_workers=4)
-    watched, done = Watched(), threading.Event()
-    guarded = task_token_guard("storm of discards")(watched)
-    call = guarded.options(coordinator=coordinator)
-    tokens: list[Token[int]] = []
-    discarded = [0, 0]
-
-    def work(number: int) -> None:
-        if number == 2:
-            for i in range(10_000):
-                tokens.append(call(i))
-            done.set()
-            return
-        while not done.is_set():
-            discarded[number] += coordinator.discard(guarded if number else None)
-
-    crowd(3, work)
-    settle(coordinator, wait_until)
-    states = watched.check(tokens)
-    assert states["killed"] == sum(discarded) > 0
-    assert states["completed"] == 10_000 - sum(discarded)
-    assert coordinator.stats().totals.abandoned_total == 0, "discard ends nothing that executes"
 
 
 def test_kill_of_each_state_from_each_thread(
@@ -324,11 +304,12 @@ def test_kill_of_each_state_from_each_thread(
 ) -> None:
     """By number, by operation, by the token, from plain threads, loops and workers."""
     coordinator = new_coordinator(thread_workers=4)
-    watched, done = Watched(cost=10e-6), threading.Event()
+    watched, done = Watched(cost=100e-6), threading.Event()
     guarded = task_token_guard("storm of kills", limit=3)(watched)
     call = guarded.options(coordinator=coordinator)
     tokens: list[Token[int]] = []
     won: list[int] = []
+    everybody = threading.Barrier(6)
 
     def by_number() -> int:
         return sum(coordinator.kill(token.id, "number") for token in tokens[-3:])
@@ -346,14 +327,19 @@ def test_kill_of_each_state_from_each_thread(
 
     def work(number: int) -> None:
         if number == len(enders):
-            for i in range(4_000):
-                tokens.append(call(i))
+            coordinator.pause(guarded)
+            tokens.extend(call(i) for i in range(50))
+            everybody.wait(TIMEOUT)  # all find something to end, at least once
+            everybody.wait(TIMEOUT)
+            coordinator.resume(guarded)
+            tokens.extend(call(i) for i in range(50, 4_000))
             done.set()
             return
-        mine = 0
+        everybody.wait(TIMEOUT)
+        mine = enders[number]()
+        everybody.wait(TIMEOUT)
         while not done.is_set():
-            if tokens:
-                mine += enders[number]()
+            mine += enders[number]()
         won.append(mine)
 
     crowd(len(enders) + 1, work)
@@ -399,44 +385,3 @@ def test_a_policy_that_changes_while_tokens_wait(
     assert states.total() == 6_000
     assert states["completed"] > 0
     assert watched.most_inside <= 4, "no limit was ever higher"
-
-
-@pytest.mark.parametrize("cancel_waiting", [False, True])
-def test_pause_during_stop(
-    new_coordinator: NewCoordinator,
-    crowd: Crowd,
-    capfd: pytest.CaptureFixture[str],
-    cancel_waiting: bool,
-) -> None:
-    for _ in range(5):
-        coordinator = new_coordinator(thread_workers=3)
-        watched, begin = Watched(), threading.Event()
-        guarded = task_token_guard("storm of stops")(watched).options(coordinator=coordinator)
-        tokens: list[Token[int]] = []
-
-        def work(number: int) -> None:
-            if number == 0:
-                for i in range(2_000):
-                    tokens.append(guarded(i))
-                    if i == 500:
-                        begin.set()
-            elif number == 1:
-                begin.wait(TIMEOUT)
-                coordinator.stop(timeout=0.05, cancel_waiting=cancel_waiting)
-            else:
-                begin.wait(TIMEOUT)
-                for _ in range(30):
-                    coordinator.pause(guarded if number == 2 else None)
-                    coordinator.resume(guarded if number == 2 else None)
-                coordinator.pause(guarded)
-
-        crowd(4, work)
-        states = watched.check(tokens)
-        assert set(states) <= {"completed", "killed"}
-        for token in tokens:
-            if token.state is TokenState.KILLED:
-                assert isinstance(token.exception(), CoordinatorStopped)
-        of = coordinator.stats().totals
-        assert of.submitted == 2_000 == of.completed + of.killed
-        assert of.waiting + of.admitted + of.executing == 0
-    capfd.readouterr()  # what was left waiting is told on stderr

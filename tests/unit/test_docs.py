@@ -7,14 +7,15 @@ import asyncio
 import builtins
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
 import tokengate
-from tokengate import Coordinator, Token, TokenState, _core
+from tokengate import Coordinator, Token, TokenState, _core, task_token_guard, use
+from tokengate.policy import Overflow, checked_policy
 
 if TYPE_CHECKING:
     from tests.conftest import Gate
@@ -75,18 +76,48 @@ def test_edges_are_those_of_the_core() -> None:
 
 def test_an_edge_is_reserved_exactly_where_nothing_takes_it() -> None:
     parts = "".join(read(path) for path in PACKAGE.glob("_corelib/*.pxi"))
-    parts += read(PACKAGE / "_native/tg_pool.h")
+    parts += read(PACKAGE / "_native/tg_pool.h") + read(PACKAGE / "_native/tg_places.h")
     # declarations aside, a named edge is called where its answer is used
-    called = set(re.findall(r"(?<!tg_step )tg_word_(\w+)\(", parts))
-    assert {"try_admit", "finish", "submit"} <= called
+    calls = re.findall(r"(?<!tg_step )tg_word_(\w+)\(", parts)
+    assert {"try_admit", "finish", "submit"} <= set(calls)
+    # a token fails unrun in one place, on its way in: just after it was submitted, never admitted
+    on_the_way = re.findall(r"tg_word_submit\(&(.+)\)\s+step = tg_word_fail_unrun\(&\1\)", parts)
+    assert len(on_the_way) == calls.count("fail_unrun")
     for source, to, by, taken in table("lifecycle.md", "from"):
-        if code(by) in ("fail_unrun", "give_back"):
-            reserved = code(by) not in called
-        elif to == "EXPIRED":
-            reserved = not re.search(r"end\(\s*TG_EXPIRED", parts)
+        if code(by) == "end":
+            reserved = not re.search(rf"end\(\s*TG_{to}\b", parts)
+        elif code(by) == "fail_unrun":
+            reserved = source == "ADMITTED" or "fail_unrun" not in calls
         else:
-            reserved = source == "CREATED" and to == "CANCELLED"
+            reserved = code(by) not in calls
         assert taken.startswith("reserved") == reserved, (source, to)
+
+
+async def test_the_edges_out_of_created(coordinator: Coordinator) -> None:
+    """Calls that never come to wait: a full queue refuses them, or has no room for them in time."""
+    names = [f"lifecycle.md, {overflow}" for overflow in ("reject", "block")]
+
+    def nothing(_: int) -> None: ...
+
+    rejecting = task_token_guard(names[0], limit=1, max_waiting=1)(nothing)
+    blocking = task_token_guard(names[1], limit=1, max_waiting=1, overflow="block")(nothing)
+    with use(coordinator):
+        coordinator.pause()
+        waiting = [rejecting(0), blocking(0)]
+        killed = rejecting(1)
+        expired = await asyncio.to_thread(blocking.options(timeout=0.02), 1)
+        with pytest.raises(TimeoutError):  # a map keeps its next call back, and cancels it
+            await asyncio.wait_for(_listed(blocking.map([1])), 0.02)
+        assert {token.state for token in waiting} == {TokenState.WAITING}
+        assert (killed.state, expired.state) == (TokenState.KILLED, TokenState.EXPIRED)
+        figures = coordinator.stats().operations[names[1]]
+        assert (figures.submitted, figures.cancelled, figures.expired) == (3, 1, 1)
+        assert coordinator.discard() == len(waiting)
+        coordinator.resume()
+
+
+async def _listed(results: Awaitable[list[Any]]) -> list[Any]:
+    return await results
 
 
 async def test_awaiters_get_what_is_told(coordinator: Coordinator, gate: Gate) -> None:
@@ -124,7 +155,7 @@ def test_what_must_not_act_on_the_awaiter_is_listed(coordinator: Coordinator) ->
     text = read(DOCS / "lifecycle.md").replace("\n", " ")
     [listed] = re.findall(r"- (`SystemExit`.*?), raised by the function", text)
     for name in re.findall(r"`([\w.]+)`", listed):
-        error = eval(name, {"asyncio": asyncio})
+        error = eval(name, {"asyncio": asyncio, "tokengate": tokengate})
 
         def function(error: type[BaseException] = error) -> None:
             raise error
@@ -178,7 +209,8 @@ def test_every_constant_named_on_a_page_is_in_the_table() -> None:
         for name in re.findall(r"`([A-Z]+_[A-Z_]+)`", text)
         if re.search(rf"\b{name}(?: =)? \d", sources)
     }
-    assert named == listed
+    assert named <= listed
+    assert {name for name in listed if f"`{name}`" not in text} == set()
 
 
 def test_hints_are_those_of_the_core() -> None:
@@ -198,6 +230,18 @@ def test_defaults_of_a_coordinator_are_told() -> None:
     assert defaults == {
         code(row[0]): ast.literal_eval(code(row[1])) for row in table("gate.md", "argument")
     }
+
+
+def test_defaults_of_a_policy_are_told() -> None:
+    told = {code(row[0]): ast.literal_eval(code(row[1])) for row in table("gate.md", "policy")}
+    assert told == checked_policy().as_dict()
+    arguments = inspect.signature(tokengate.task_token_guard).parameters
+    assert told == {name: arguments[name].default for name in told}
+
+
+def test_kinds_of_overflow_are_told() -> None:
+    told = {ast.literal_eval(code(row[0])) for row in table("gate.md", "overflow")}
+    assert told == set(get_args(Overflow))
 
 
 # -- memory-model.md ---------------------------------------------------------------------------
@@ -235,7 +279,7 @@ def orders_in_use(header: str, name: str) -> set[str]:
     last = name.rpartition(".")[2]
     sources = [read(PACKAGE / "_native" / header)]
     if header in ("tg_token.h", "tg_ring.h"):
-        sources.append(read(PACKAGE / "_native/tg_pool.h"))
+        sources += [read(PACKAGE / f"_native/{other}.h") for other in ("tg_pool", "tg_places")]
     if name == "tg_token.word":
         last, sources = "w", [read(PACKAGE / "_native/tg_word.h")]
     orders: set[str] = set()

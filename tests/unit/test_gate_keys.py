@@ -14,8 +14,6 @@ import pytest
 
 from tokengate import (
     Coordinator,
-    FunctionExited,
-    TokenState,
     gather,
     task_token_guard,
     use,
@@ -154,91 +152,6 @@ async def test_the_key_of_a_method(coordinator: Coordinator, name: str) -> None:
     assert await Account.book(account, 50) == 50
 
 
-# -- keys that cannot be had -----------------------------------------------------------------------
-
-
-class Unfortunate:
-    """A value whose hash, or whose comparison, fails."""
-
-    def __init__(self, hashes: bool) -> None:
-        self.hashes = hashes
-
-    def __hash__(self) -> int:
-        if not self.hashes:
-            raise LookupError("no hash")
-        return 1
-
-    def __eq__(self, other: object) -> bool:
-        raise LookupError("no comparison")
-
-
-async def test_a_key_function_that_raises(coordinator: Coordinator, gate: Gate, name: str) -> None:
-    guarded = task_token_guard(name, key=lambda value: 1 // value)(gate)
-    gate.open()
-    bad, good = guarded(0), guarded(1)
-    assert bad.state is TokenState.FAILED, "known at once"
-    with pytest.raises(ZeroDivisionError) as told:
-        await bad
-    assert any(entry.name == "<lambda>" for entry in told.traceback), "where it happened"
-    assert await good == 1
-    assert gate.calls == 1
-    figures = coordinator.stats().operations[name]
-    assert (figures.submitted, figures.failed, figures.completed) == (2, 1, 1)
-    assert figures.waiting == 0
-
-
-async def test_a_key_that_cannot_be_hashed(coordinator: Coordinator, gate: Gate, name: str) -> None:
-    guarded = task_token_guard(name, key=lambda value: value)(gate)
-    with pytest.raises(TypeError, match="unhashable"):
-        await guarded([])
-    with pytest.raises(LookupError, match="no hash"):
-        await guarded(Unfortunate(hashes=False))
-    assert gate.calls == 0
-
-
-async def test_a_key_that_cannot_be_compared(
-    coordinator: Coordinator, gate: Gate, name: str
-) -> None:
-    guarded = task_token_guard(name, key=lambda value: value)(gate)
-    first = guarded(Unfortunate(hashes=True))
-    await gate.entered()
-    with pytest.raises(LookupError, match="no comparison"):
-        await guarded(Unfortunate(hashes=True))
-    gate.open()
-    await first
-    await coordinator.drain()
-    assert await guarded(3) == 3
-
-
-async def test_a_key_function_that_exits(coordinator: Coordinator, name: str) -> None:
-    def leave(value: Any) -> None:
-        raise SystemExit(3)
-
-    guarded = task_token_guard(name, key=leave)(first_of)
-    with pytest.raises(FunctionExited) as told:
-        await guarded("a")
-    assert isinstance(told.value.__cause__, SystemExit)
-
-
-async def test_a_map_tells_of_keys_that_cannot_be_had(coordinator: Coordinator, name: str) -> None:
-    guarded = task_token_guard(name, key=lambda value: 1 // value)(_text)
-    results = await guarded.map([1, 0, 2], return_exceptions=True)
-    assert [str(each) for each in results] == ["1", "integer division or modulo by zero", "2"]
-    with pytest.raises(ZeroDivisionError):
-        await guarded.map([1, 0, 2])
-    assert [await each for each in await guarded.map([3, 4], tokens=True)] == ["3", "4"]
-
-
-def _text(value: object) -> str:
-    return str(value)
-
-
-def test_a_map_on_a_plain_thread_tells_as_well(coordinator: Coordinator, name: str) -> None:
-    guarded = task_token_guard(name, key=lambda value: 1 // value)(_text)
-    results = list(guarded.map([0, 1, 0, 2], return_exceptions=True))
-    assert [type(each) for each in results] == [ZeroDivisionError, str, ZeroDivisionError, str]
-
-
 # -- what ends early -------------------------------------------------------------------------------
 
 
@@ -252,14 +165,14 @@ async def test_an_abandoned_run_keeps_its_key(
     await gate.entered(2)
     if how != "expire":
         assert getattr(first, how)()
-    await asyncio.wait([first])
+    await asyncio.wait([asyncio.ensure_future(first)])
     assert first.abandoned
     await others_run()
     assert gate.calls == 2, "the abandoned run has lost its key"
     gate.let_pass(2)
     await gate.entered()
     gate.let_pass()
-    assert await gather(second, elsewhere) == ["a2", "b1"]
+    assert await gather(*[second, elsewhere]) == ["a2", "b1"]
     assert not first.abandoned
     assert first.cancelled() or first.exception()
 
@@ -276,10 +189,10 @@ async def test_one_that_ends_while_it_waits_lets_the_next_go(
         assert coordinator.discard(name) == 1
     elif how != "expire":
         assert getattr(second, how)()
-    await asyncio.wait([second])
+    await asyncio.wait([asyncio.ensure_future(second)])
     third = guarded("a3")
     gate.open()
-    assert await gather(first, third) == ["a1", "a3"]
+    assert await gather(*[first, third]) == ["a1", "a3"]
     assert gate.calls == 2
 
 
@@ -308,7 +221,7 @@ async def test_a_key_is_forgotten_with_its_last_token(
             token.cancel()
     elif ended == "discarded":
         assert coordinator.discard(name) == 50
-    await asyncio.wait(tokens)
+    await asyncio.wait([*map(asyncio.ensure_future, tokens)])
     assert {token.state.name.lower() for token in tokens} <= {ended, "killed"}
     for token in tokens:
         assert token.cancelled() or token.exception() or ended == "completed"
@@ -379,7 +292,7 @@ async def test_a_raised_key_limit_holds_at_once(
     assert gate.inside == 3
     coordinator.configure(name, key_limit=1)
     gate.let_pass(2)
-    await asyncio.wait(tokens, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([*map(asyncio.ensure_future, tokens)], return_when=asyncio.FIRST_COMPLETED)
     await others_run()
     assert gate.calls == 3
     gate.open()

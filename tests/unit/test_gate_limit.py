@@ -80,7 +80,7 @@ async def test_all_ways_of_calling_count(coordinator: Coordinator, gate: Gate, n
     await others_run()
     assert gate.calls == 1
     gate.open()
-    assert await gather(first, view, submitted) == ["call", "view", "submitted"]
+    assert await gather(*[first, view, submitted]) == ["call", "view", "submitted"]
     assert await mapped == ["a", "b"]
     assert await asyncio.to_thread(from_thread.result, 20) == "thread"
     assert gate.most_inside == 1
@@ -179,7 +179,7 @@ async def test_places_survive_every_way_to_end(
         for number, token in enumerate(doomed):
             assert token.cancel() if (number + round_number) % 2 else token.kill()
         gate.open()
-        await asyncio.wait([*executing, *waiting])
+        await asyncio.wait([*map(asyncio.ensure_future, (*executing, *waiting))])
     await until(lambda: coordinator.stats().totals.abandoned_now == 0)
     gate = new_gate()
     last = [guarded(gate) for _ in range(5)]

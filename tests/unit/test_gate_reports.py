@@ -64,7 +64,7 @@ async def test_each_executing_token_is_told(
     assert " s ago" in paragraph, "its age"
     assert f"Token {second.id} " in told
     gate.open()
-    assert await asyncio.gather(caller, second) == [1, 2]
+    assert await asyncio.gather(*[caller, second]) == [1, 2]
 
 
 @pytest.mark.parametrize("how", ["cancel", "kill", "expire"])
@@ -75,7 +75,7 @@ async def test_abandoned_ones_as_well(
     await gate.entered()
     if how != "expire":
         assert getattr(token, how)()
-    await asyncio.wait([token])
+    await asyncio.wait([asyncio.ensure_future(token)])
     told = dumped(coordinator)
     assert "0 tokens executing, 1 abandoned" in told
     assert f"{token!r}" in told
@@ -212,7 +212,7 @@ async def test_stuck_calls_do_not_eat_the_lane(
 ) -> None:
     """Each worker that an abandoned run holds is replaced."""
     stuck = [task_token_guard(name, run_timeout=0.02)(gate)(i) for i in range(60)]
-    await asyncio.wait(stuck, timeout=TIMEOUT)
+    await asyncio.wait([*map(asyncio.ensure_future, stuck)], timeout=TIMEOUT)
     assert {token.state for token in stuck} == {TokenState.EXPIRED}
     assert all(token.exception() for token in stuck)
     figures = coordinator.stats().operations[name]
@@ -241,7 +241,7 @@ async def test_the_counters_tell_how_tokens_ended(coordinator: Coordinator, name
     assert coordinator.stats().operations[name].oldest_wait > 0
     cancelled.cancel()
     killed.kill()
-    await asyncio.wait([expired])
+    await asyncio.wait([asyncio.ensure_future(expired)])
     coordinator.configure(name, max_waiting=1, overflow="shed_oldest")
     last = guarded()
     for token in (killed, expired, waiting, refused):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from tokengate._core import Timekeeper, Worker
+from tokengate._core import Keeper, Timekeeper, Worker
 
-__all__ = ["Lane"]
+__all__ = ["Lane", "LaneThread"]
+
+LaneThread = Worker | Keeper | Timekeeper
 
 
 class Lane(Protocol):
@@ -15,12 +17,12 @@ class Lane(Protocol):
 
     name: str
 
-    workers: list[Worker | Timekeeper]  # those that live; the core adds the ones it starts
+    workers: list[LaneThread]  # those that live; the core adds the ones it starts
 
-    def started(self, worker: Worker | Timekeeper) -> None:
+    def started(self, worker: LaneThread) -> None:
         """First thing a new worker does, on its own thread."""
 
-    def exited(self, worker: Worker | Timekeeper) -> None:
+    def exited(self, worker: LaneThread) -> None:
         """Last thing a worker does, on its own thread."""
 
     def join(self, timeout: float) -> bool:

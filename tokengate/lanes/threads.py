@@ -7,7 +7,8 @@ import threading
 from collections.abc import Callable
 
 from tokengate import topology
-from tokengate._core import Keeper, Timekeeper, Worker
+from tokengate._core import Keeper, Worker
+from tokengate.lanes.base import LaneThread
 
 __all__ = ["ThreadLane"]
 
@@ -26,11 +27,11 @@ class ThreadLane:
         self.prefix = prefix
         self.pin = pin
         # The core appends a worker when it starts its thread; the worker takes itself out again.
-        self.workers: list[Worker | Keeper | Timekeeper] = []
+        self.workers: list[LaneThread] = []
         self._lock = threading.Lock()  # guards taking out, and what is below
         self._on_empty: list[Callable[[], None]] = []
 
-    def started(self, worker: Worker | Keeper | Timekeeper) -> None:
+    def started(self, worker: LaneThread) -> None:
         """First thing on a worker's thread, and on those of the two that run no tokens."""
         if not isinstance(worker, Worker):
             role = "keeper" if isinstance(worker, Keeper) else "deadlines"
@@ -45,7 +46,7 @@ class ThreadLane:
         if self.pin:
             topology.pin_current_thread(topology.core_for_worker(worker.index))
 
-    def exited(self, worker: Worker | Keeper | Timekeeper) -> None:
+    def exited(self, worker: LaneThread) -> None:
         """Last thing on a worker's thread."""
         # Such threads stay in threading's books for good before Python 3.13.
         with threading._active_limbo_lock:  # type: ignore[attr-defined]

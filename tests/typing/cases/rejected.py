@@ -45,7 +45,7 @@ Service().static_method()  # error
 
 task_token_guard(1)  # error
 task_token_guard(tags="heavy")  # error
-task_token_guard(limit=3)  # error
+task_token_guard(limit="3")  # error
 
 
 def results(token: Token[int], coordinator: Coordinator) -> None:
