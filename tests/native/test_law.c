@@ -215,6 +215,19 @@ static void a_cut_that_has_not_taken_effect_is_not_repeated(void)
     }
 }
 
+static void those_past_the_limit_may_sleep_for_ever(void)
+{
+    trial t;
+    begin(&t, (model){.interpreter = true, .max = 64});
+    t.law.limit = 1;
+    for (int i = 0; i < 20 && t.law.limit == 1; i++) {
+        tg_look l = plain(&t, 8);
+        l.steady = 40 * MS;
+        tg_law_judge(&t.law, &l);
+    }
+    CHECK(t.law.limit > 8);
+}
+
 static void clocks_that_say_nothing(void)
 {
     trial t;
@@ -281,6 +294,7 @@ int main(void)
     one_outlier_cuts_nothing();
     workers_that_sleep_are_not_to_blame();
     a_cut_that_has_not_taken_effect_is_not_repeated();
+    those_past_the_limit_may_sleep_for_ever();
     clocks_that_say_nothing();
     nothing_waits_nothing_changes();
     any_input();

@@ -111,7 +111,7 @@ cdef class Worker:
         """Runs `t` and what follows until nothing is left to take. False: this is a forked child, touch nothing."""
         cdef tg_summons summons = tg_pool_claimed(self.pool, self.w)
         cdef TokenBase token
-        cdef Core core = None
+        cdef Core core = (<TokenBase>t.owner).core
         cdef tg_op *op
         cdef int64_t charge, run, now
         cdef bint late = False, python

@@ -108,6 +108,8 @@ static inline bool tg_keeper_call(tg_pool *p)
     tg_mutex_lock(&p->lock);
     bool start = !p->steer.alive;
     p->steer.alive = true;
+    /* the flag is set here and not where it was found missing: a call that gets lost is then repeated by the next event */
+    p->steer.awake = true;
     tg_mutex_unlock(&p->lock);
     if (!start)
         tg_unpark(&p->steer.parker);
@@ -359,6 +361,7 @@ static inline tg_summons tg_keeper_apply(tg_keeper *k, uint32_t limit, tg_reason
     tg_mutex_unlock(&p->lock);
     if (s.wake != NULL)
         tg_unpark(&s.wake->parker);
+    s.wake = NULL; /* done */
     return s;
 }
 
@@ -472,7 +475,7 @@ static inline tg_errand tg_keeper_run(tg_keeper *k, tg_summons *out)
             tg_ruling r = tg_law_judge(&k->law, &l);
             if (r.limit != limit) {
                 *out = tg_keeper_apply(k, r.limit, r.reason, r.busy);
-                if (out->start)
+                if (out->start || out->room)
                     return TG_KEEPER_ACT;
                 if (atomic_load_explicit(&k->log, memory_order_relaxed))
                     return TG_KEEPER_LOG;
@@ -490,7 +493,8 @@ static inline tg_errand tg_keeper_run(tg_keeper *k, tg_summons *out)
             tg_mutex_unlock(&p->lock);
             if (out->wake != NULL)
                 tg_unpark(&out->wake->parker);
-            if (out->start)
+            out->wake = NULL; /* done */
+            if (out->start || out->room)
                 return TG_KEEPER_ACT;
         }
         bool quick = l.full && k->law.limit < l.max && (k->law.share < TG_LAW_ALONE || k->law.proof == 0) &&

@@ -159,7 +159,16 @@ static inline tg_ruling tg_law_judge(tg_law *s, const tg_look *l)
     double whole = busy >= TG_LAW_PART && s->recent > busy ? s->recent : busy;
     held.busy = busy;
     if (l->active > s->limit) {
-        tg_law_restart(s); /* a cut takes effect as tokens end; what was seen before says nothing about it */
+        /* A cut takes effect as tokens end; what is seen until then says nothing about it. But those that are past the
+         * limit may sleep for ever, and then the others must not wait for them. */
+        uint32_t to = l->active + (l->active / 4 ? l->active / 4 : 1);
+        if (to > l->max)
+            to = l->max;
+        if (l->full && to > s->limit && s->span >= TG_LAW_STEP_NS && whole < TG_LAW_ASLEEP && s->starved == 0 &&
+            s->steady > 0 && (double)s->ready < 0.5 * (double)s->steady)
+            return tg_law_to(s, to, TG_LAW_RAMPED, busy);
+        if (s->span >= TG_LAW_WINDOW_NS || !l->full)
+            tg_law_restart(s);
         return held;
     }
 

@@ -253,7 +253,7 @@ static inline bool tg_pool_call_keeper(tg_pool *p)
     int64_t places = tg_pool_places(p);
     if (!g->adaptive || g->awake || p->closing || (places < (int64_t)p->limit && !(g->gil && places >= 2)))
         return false;
-    return g->awake = true;
+    return true;
 }
 
 /* How many admitted tokens the ring may hold when `op` is next: one for each worker that is free to take it, and of tokens
@@ -544,8 +544,6 @@ static inline uint32_t tg_pool_start_failed(tg_pool *p)
     if (p->idle != NULL) {
         s = tg_pool_choose(p); /* the place it held may be free for one that had to park as surplus */
         p->room |= s.room;
-        if (s.keeper)
-            p->steer.awake = false; /* not called from here: the next event does */
     }
     tg_mutex_unlock(&p->lock);
     if (s.wake != NULL)
