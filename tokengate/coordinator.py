@@ -49,7 +49,8 @@ class Coordinator(_core.Core):
     """Runs tokens on worker threads that it starts as they are needed.
 
     thread_workers: how many tokens may execute at once, 1 to 4096; None: up to 64 threads (or
-    ``TOKENGATE_THREAD_WORKERS``). loop_lag_target: seconds; how many of them are active at a time
+    ``TOKENGATE_THREAD_WORKERS``), of which an operation without a limit leaves some to the others.
+    loop_lag_target: seconds; how many of them are active at a time
     is steered so that event loops wait no longer than about this for the interpreter, and that no
     more burn CPU than there are CPUs; None: always as many as there are. pin: ``"core"`` binds each
     worker to one core (LaneUnavailable where the system cannot); ``"none"`` does not; ``"auto"``
@@ -97,7 +98,7 @@ class Coordinator(_core.Core):
         self._lane = ThreadLane(name, pin == "core")
         lane = self._lane
         self._attach_lane(lane.workers, lane.started, lane.exited, _stop_all)
-        self._set_steering(target, cpus)
+        self._set_steering(target, cpus, thread_workers is None)
         return maximum
 
     def _configure(
@@ -283,7 +284,7 @@ class Coordinator(_core.Core):
         name = op if isinstance(op, str) else op.operation
         names = self._operation_names()
         if name not in names and (guard := defined(op)) is not None:
-            self._set_policy(name, guard._tags, guard._policy)  # decorated, but it has not run yet
+            self._introduce(name, *guard._declared())  # decorated, but it has not run yet
             names = self._operation_names()
         if name not in names and _core.OTHER in names:
             return _core.OTHER  # one name too many: it shares that one's queue and figures
@@ -361,7 +362,12 @@ class Coordinator(_core.Core):
         policy cannot be, ValueError for an operation nobody knows.
         """
         name = self._known(op)
-        self._set_policy(name, NO_TAGS, checked_policy(self._policy(name), **policy))
+        if name == _core.OTHER != getattr(op, "operation", op):
+            raise ValueError(
+                f"operation {getattr(op, 'operation', op)!r} is beyond the first thousand, which "
+                "share one queue and one policy: use fewer names"
+            )
+        self._set_policy(name, checked_policy(self._policy(name), **policy))
 
     def _named(self, op: str | GuardedFunction[..., Any] | None) -> str | None:
         return None if op is None else self._known(op)

@@ -7,7 +7,6 @@ One tree, so that ``except TokenGateError`` catches all of it and the leaves say
   `CoordinatorStopped` are its special cases.
 - `FunctionExited`: the function raised something that must not act on the awaiter's loop.
 - `LaneUnavailable`: the lane asked for cannot run here.
-
 - `TokenDeadlock`: waiting for a token that could never end.
 
 `TokenCancelled` is a BaseException, so that ``except Exception`` does not swallow it: `checkpoint`
@@ -58,9 +57,9 @@ class CoordinatorStopped(TokenKilled):
 class FunctionExited(TokenGateError):
     """The function raised an exception that would act on the awaiter instead of informing it.
 
-    `SystemExit`, `KeyboardInterrupt`, `GeneratorExit`, `StopIteration`, `StopAsyncIteration` and
-    `asyncio.CancelledError` would stop or confuse the awaiting event loop; they arrive as this,
-    with the original as ``__cause__``. The worker lives on.
+    `SystemExit`, `KeyboardInterrupt`, `GeneratorExit`, `StopIteration`, `StopAsyncIteration`,
+    `asyncio.CancelledError` and `TokenCancelled` would stop or confuse the awaiting event loop;
+    they arrive as this, with the original as ``__cause__``. The worker lives on.
     """
 
 

@@ -120,6 +120,10 @@ class GuardedFunction(_core.GuardBase, Generic[P, R_co]):
             return object.__hash__(self)
         return hash((id(self._bound[0]), id(self._bound[1])))
 
+    def _declared(self) -> tuple[Mapping[str, Any], Policy]:
+        known = _definitions.get(self.operation, self)
+        return known._tags, known._policy
+
     def _signature(self) -> inspect.Signature:
         try:
             return inspect.signature(self.__wrapped__)
@@ -336,10 +340,10 @@ def task_token_guard(
     limit: so many execute at once; a run that was abandoned counts until its function returns.
     max_waiting: so many may wait; beyond it, overflow: ``"reject"`` ends the new token KILLED with
     `GateFull`, ``"shed_oldest"`` ends the oldest waiting one so, ``"block"`` makes the caller wait
-    for room (on an event loop's thread it raises RuntimeError; `.map` waits for room under every
-    overflow). priority: higher goes first; whatever waits behind a higher one all the time is
-    served every two seconds. timeout: seconds from creation, run_timeout: from start, after which
-    the token ends EXPIRED. key: takes the function's arguments and gives a hashable value; of
+    for room (where that is an event loop's thread, RuntimeError is raised instead; `.map` waits for
+    room under every overflow). priority: higher goes first; whatever waits behind a higher one all
+    the time is served every two seconds. timeout: seconds from creation, run_timeout: from start,
+    after which the token ends EXPIRED. key: takes the function's arguments and gives a hashable value; of
     tokens with equal values key_limit execute at once, in the order of their calls.
 
     Raises TypeError for an asynchronous or generator function and for what is not callable;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Iterable
+from time import monotonic_ns
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,7 +39,12 @@ def describe(token: Token[Any], stack: str) -> str:
     """One paragraph: the token, for how long, for whom, and where its function is."""
     caller = token.caller
     whose = "" if caller is None else f", called by task {caller!r}"
-    return f"{token!r}, for {token.run_time:.1f} s{whose}:\n{stack}"
+    return f"{token!r}, for {_since(token.timestamps[2]):.1f} s{whose}:\n{stack}"
+
+
+def _since(moment: int) -> float:
+    # not the token's own times: they stop when it ends, and the function may run on
+    return (monotonic_ns() - moment) * 1e-9 if moment else 0.0
 
 
 def dump_tokens(coordinator: Coordinator, workers: Iterable[LaneThread], file: IO[str]) -> None:
@@ -51,5 +57,5 @@ def dump_tokens(coordinator: Coordinator, workers: Iterable[LaneThread], file: I
         f"{totals.waiting + totals.admitted} waiting\n"
     )
     for token, stack in found:
-        age = token.wait_time + token.run_time
+        age = _since(token.timestamps[0])
         file.write(f"\n{describe(token, stack).rstrip()}\n  created {age:.1f} s ago\n")

@@ -235,7 +235,8 @@ static bool run(world *w, task *k, bool nested, int64_t *ran)
 {
     tg_token *t = &k->token;
     tg_op *op = t->op;
-    tg_count(&op->started);
+    if (!nested)
+        tg_count(&op->started); /* else tg_pool_help did */
     t->started = tg_now();
     tg_hist_record(&op->times.wait, (uint64_t)(t->started - t->created), (uint64_t)t->started);
     function_body(w, k, nested);
@@ -263,7 +264,10 @@ static void help(world *w, task *k)
 {
     tg_token *t = &k->token;
     uint32_t was;
-    if (!tg_pool_help(w->pool, t, tg_now(), &was))
+    tg_summons s;
+    bool ours = tg_pool_help(w->pool, t, tg_now(), &was, &s);
+    obey(w, s);
+    if (!ours)
         return;
     if (was == TG_WAITING)
         task_leave_pool(w, k); /* else the ring's reference goes with the ring's entry, to the worker that pops it */
@@ -367,7 +371,7 @@ static void *submitter(void *arg)
             if (random_below(&seed, 4) == 0)
                 announce(w, k);
         }
-        tg_receipt r = tg_pool_submit(w->pool, op, tokens, count, tg_now());
+        tg_receipt r = tg_pool_submit(w->pool, op, tokens, count, false, tg_now());
         CHECK(r.closed ? r.taken == 0 : r.taken == count);
         obey(w, r.summons);
         for (size_t i = 0; i < count; i++) {

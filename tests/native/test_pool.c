@@ -29,7 +29,7 @@ static tg_token *submit(tg_pool *p, tg_op *op, size_t count, tg_summons *s)
     CHECK(count <= 512);
     for (size_t i = 0; i < count; i++)
         tokens[i] = token_new(op);
-    tg_receipt r = tg_pool_submit(p, op, tokens, count, tg_now());
+    tg_receipt r = tg_pool_submit(p, op, tokens, count, false, tg_now());
     CHECK(r.taken == count && !r.closed && r.shed == NULL);
     *s = r.summons;
     check_pool(p, false);
@@ -43,7 +43,7 @@ static bool nobody(tg_summons s) { return s.wake == NULL && !s.start; }
 /* Hands over one token; false: the pool takes nothing any more. */
 static bool submit_one(tg_pool *p, tg_op *op, tg_token *t, tg_summons *s)
 {
-    tg_receipt r = tg_pool_submit(p, op, &t, 1, tg_now());
+    tg_receipt r = tg_pool_submit(p, op, &t, 1, false, tg_now());
     CHECK(r.closed == (r.taken == 0) && r.shed == NULL);
     *s = r.summons;
     return !r.closed;
@@ -619,12 +619,20 @@ static void test_detach(void)
     tg_token *x = detach(p, NULL), *y = detach(p, NULL);
     CHECK((x == &a[4] && y == &b[1]) || (x == &b[1] && y == &a[4]));
     CHECK_EQ(tg_counted(&two->admitted), 2);
-    CHECK(detach(p, two) == NULL && tg_ring_length(&p->ring) == 2); /* what is not its own goes back, in order */
+    CHECK(tg_ring_length(&p->ring) == 2 && detach(p, two) == NULL);
+    CHECK(tg_ring_length(&p->ring) == 0); /* what is not its own goes back to its queue, in order */
+    CHECK(one->waiting == 2 && one->main.head == &a[0] && one->main.tail == &a[1] && state(&a[0]) == TG_WAITING);
     cancel(p, &a[1]);
-    CHECK(detach(p, NULL) == &a[0] && state(&a[0]) == TG_ADMITTED); /* from the ring */
-    CHECK(detach(p, NULL) == &a[1] && state(&a[1]) == TG_CANCELLED);
-    CHECK(detach(p, NULL) == NULL && tg_ring_length(&p->ring) == 0);
-    CHECK_EQ(tg_counted(&one->admitted), 1 + 4); /* with the one that brought the puppet */
+    CHECK(detach(p, NULL) == &a[0] && state(&a[0]) == TG_ADMITTED);
+    CHECK(detach(p, NULL) == NULL);
+    CHECK_EQ(tg_counted(&one->admitted), 1 + 3); /* with the one that brought the puppet */
+    a = submit(p, one, 2, &s);
+    CHECK(tg_ring_length(&p->ring) == 2);
+    cancel(p, &a[1]);
+    CHECK(detach(p, one) == &a[0] && state(&a[0]) == TG_ADMITTED);  /* from the ring */
+    CHECK(detach(p, one) == &a[1] && state(&a[1]) == TG_CANCELLED); /* with the ring's reference */
+    CHECK(detach(p, one) == NULL && tg_ring_length(&p->ring) == 0);
+    CHECK_EQ(tg_counted(&one->admitted), 1 + 5);
     check_pool(p, false);
     close_all(p, u, PUPPETS);
 }

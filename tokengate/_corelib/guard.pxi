@@ -66,17 +66,28 @@ cdef class GuardBase:
     cdef inline Core core(self):
         return self.home if self.home is not None else self.runtime.core()
 
+    def _declared(self):
+        """(tags, policy) of its operation, which another function may have said more about."""
+        return self.tags, self._policy
+
     cdef inline Operation of(self, Core core):
         cdef Operation operation
         if core is self.runtime.default:
             operation = self.cached
             if operation is None:
-                operation = core.operation(self.operation, self.tags, self._policy)
+                operation = self.find(core)
                 with cython.critical_section(self):
                     if self.cached is None:
                         self.cached = operation
             return operation
-        return core.operation(self.operation, self.tags, self._policy)
+        return self.find(core)
+
+    cdef Operation find(self, Core core):
+        cdef Operation operation = core.operations.get(self.operation)
+        if operation is None:
+            tags, policy = self._declared()
+            operation = core.operation(self.operation, tags, policy)
+        return operation
 
     def __call__(self, *args, **kwargs):
         cdef Core core

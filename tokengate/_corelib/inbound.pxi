@@ -62,7 +62,7 @@ cdef class Link:
 
     def __dealloc__(self):
         if self.port is not NULL:
-            tg_port_close(self.port)
+            tg_port_mute(self.port)
             tg_port_release(self.port)
 
     cdef str caller(self, object loop):

@@ -102,6 +102,7 @@ cdef class Core:
     cdef list watches        # (Operation or None, callable): who waits for tokens to end; under the critical section
     cdef bint refusing
     cdef int64_t nudging     # when a loop was asked to call _nudge at its next turn; 0: none is
+    cdef bint reserves       # see _set_steering
     cdef bint immortal       # the default coordinator
     cdef object __weakref__
 
@@ -116,9 +117,11 @@ cdef class Core:
         self.generation = tg_generation()
         self.pool = self.new_pool()
 
-    def _set_steering(self, double lag_target, uint32_t cpus):
+    def _set_steering(self, double lag_target, uint32_t cpus, bint reserves):
         """How the active limit will be steered. lag_target: seconds of loop lag to stay below, 0.0: the limit is always
-        the number of workers. cpus: how many this process may use."""
+        the number of workers. cpus: how many this process may use. reserves: nobody chose the number of workers, so that
+        operations without a limit leave some of them to the others."""
+        self.reserves = reserves
         self.lag_target = <int64_t>(lag_target * 1e9)
         if lag_target > 0.0 and self.lag_target == 0:
             self.lag_target = 1
@@ -134,6 +137,7 @@ cdef class Core:
         if pool is NULL:
             raise MemoryError("no memory for a coordinator's queues")
         tg_pool_steer(pool, self.lag_target, limit, self.cpus, gil_enabled())
+        tg_pool_reserve(pool, self.reserves)
         return pool
 
     def __dealloc__(self):
@@ -643,15 +647,17 @@ cdef class Core:
     def _policy(self, str name):
         return (<Operation>self.operations[name]).rules()
 
-    def _set_policy(self, str name, tags, Policy policy):
-        """Gives an operation another policy; makes it if it has not run yet."""
+    def _introduce(self, str name, tags, Policy policy):
+        """Makes an operation that has not run yet."""
+        self.check()
+        self.operation(name, tags, policy)
+
+    def _set_policy(self, str name, Policy policy):
+        """Gives an operation another policy."""
         cdef Operation operation
         cdef tg_policy native
         self.check()
-        operation = self.operation(name, tags, policy)
-        if operation.shared is not None:
-            operation.shared.adopt(policy)
-            operation = operation.shared
+        operation = self.operations[name]
         operation.adopt(policy)
         _native_policy(policy, &native)
         self.carry_out(tg_pool_configure(self.pool, operation.ptr, &native))
@@ -680,6 +686,8 @@ cdef class Core:
         cdef tg_summons summons
         self.check()
         self.max_workers = max_workers
+        self.reserves = False  # this number has been chosen
+        tg_pool_reserve(self.pool, False)
         tg_pool_resize(self.pool, max_workers, max_workers, &summons)
         self.carry_out(summons)
 
@@ -692,6 +700,7 @@ cdef class Core:
         if self.lag_target > 0 and self.initial < limit:
             limit = self.initial
         tg_pool_steer(self.pool, self.lag_target, limit, self.cpus, gil_enabled())
+        tg_pool_reserve(self.pool, self.reserves)
         tg_pool_resize(self.pool, max_workers, limit, &summons)
         self.carry_out(summons)
 

@@ -44,13 +44,20 @@ static inline bool tg_fair_before(const tg_queue *a, const tg_queue *b)
     return a->op->service < b->op->service;
 }
 
-static inline void tg_fair_sift(tg_fair *f, size_t at)
+static inline size_t tg_fair_rise(tg_fair *f, size_t at)
 {
     tg_queue *q = f->queues[at];
     while (at > 0 && tg_fair_before(q, f->queues[(at - 1) / 2])) {
         tg_fair_place(f, at, f->queues[(at - 1) / 2]);
         at = (at - 1) / 2;
     }
+    tg_fair_place(f, at, q);
+    return at;
+}
+
+static inline void tg_fair_sink(tg_fair *f, size_t at)
+{
+    tg_queue *q = f->queues[at];
     for (;;) {
         size_t child = 2 * at + 1;
         if (child >= f->length)
@@ -63,6 +70,11 @@ static inline void tg_fair_sift(tg_fair *f, size_t at)
         at = child;
     }
     tg_fair_place(f, at, q);
+}
+
+static inline void tg_fair_sift(tg_fair *f, size_t at)
+{
+    tg_fair_sink(f, tg_fair_rise(f, at));
 }
 
 /* Makes room for so many queues. False: no memory, nothing changed. */
@@ -119,20 +131,24 @@ static inline void tg_fair_arrives(tg_fair *f, tg_op *op)
         op->service = f->clock;
 }
 
-/* Puts the queues of an operation where its service, or their priority, now belongs. */
-static inline void tg_fair_moved(tg_fair *f, tg_op *op)
+/* Puts the queues of an operation, some of which now belong further back (or further in front), where they belong. The last
+ * (or first) in the heap first: what takes the place of one then never stands below another that has still to move. */
+static inline void tg_fair_moved(tg_fair *f, tg_op *op, bool back)
 {
-    bool moved;
-    do { /* several queues change their places at once: until none of them moves any more */
-        moved = false;
-        for (tg_queue *q = &op->main; q != NULL; q = q->next) {
-            if (q->heap_at == 0)
-                continue;
-            size_t at = q->heap_at;
-            tg_fair_sift(f, at - 1);
-            moved |= q->heap_at != at;
-        }
-    } while (moved && op->main.next != NULL);
+    for (size_t done = back ? SIZE_MAX : 0;;) {
+        size_t next = 0;
+        for (tg_queue *q = &op->main; q != NULL; q = q->next)
+            if (q->heap_at != 0 && (back ? q->heap_at < done && q->heap_at > next
+                                         : q->heap_at > done && (next == 0 || q->heap_at < next)))
+                next = q->heap_at;
+        if (next == 0)
+            return;
+        done = next;
+        if (back)
+            tg_fair_sink(f, next - 1);
+        else
+            tg_fair_rise(f, next - 1);
+    }
 }
 
 /* Adds (or, where a token ran shorter than expected, takes back) service. */
@@ -142,7 +158,7 @@ static inline void tg_fair_charge(tg_fair *f, tg_op *op, int64_t ns)
         op->service = 0;
     else
         op->service += (uint64_t)ns;
-    tg_fair_moved(f, op);
+    tg_fair_moved(f, op, ns >= 0);
 }
 
 /* Lets queues that have not been served for long go first. Cheap: looks at most ten times a second, and only where

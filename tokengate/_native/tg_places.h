@@ -12,8 +12,8 @@
 #include "tg_fair.h"
 
 /* An operation without a limit leaves this many workers to the others (or an eighth of them, if that is more), so that
- * calls of one kind that are all stuck do not take the house; in a lane of fewer than TG_RESERVE_FROM workers, whose
- * number somebody has chosen, none. */
+ * calls of one kind that are all stuck do not take the house; in a lane of fewer than TG_RESERVE_FROM workers, and in
+ * one whose number of workers somebody has chosen (tg_pool_reserve), none. */
 #define TG_RESERVE 2u
 #define TG_RESERVE_FROM 16u
 #define TG_SHORT_NS 50000 /* tokens expected to run no longer are admitted many at a time */
@@ -22,6 +22,7 @@
 typedef struct {
     tg_fair fair;
     bool paused;     /* all operations */
+    bool reserves;   /* operations without a limit leave workers to the others */
     uint32_t cap;    /* workers an operation without a limit may hold; 0: all */
     size_t crowd;    /* at most this many places are taken in all; kept by refill */
 } tg_gate;

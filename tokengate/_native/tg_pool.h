@@ -147,6 +147,7 @@ static inline tg_pool *tg_pool_new(uint32_t max_workers, uint32_t limit)
     p->max_workers = max_workers;
     p->limit = limit;
     p->gate.cap = tg_gate_cap(max_workers);
+    p->gate.reserves = true;
     p->accepting = true;
     tg_parker_init(&p->steer.parker);
     p->steer.initial = limit;
@@ -785,6 +786,9 @@ static inline bool tg_pool_help(tg_pool *p, tg_token *t, int64_t now, uint32_t *
     if (state == TG_WAITING)
         may = may && t->linked && (op->policy.limit == 0 || tg_gate_has_place(&p->gate, op)) &&
               (key == NULL || (key->ready && key->head == t));
+    else
+        may = may && (op->policy.limit == 0 || tg_op_places(op) <= (int64_t)op->policy.limit) &&
+              (key == NULL || key->running <= op->policy.key_limit); /* beyond it: to be ended, not run */
     if (may && (state == TG_WAITING || state == TG_ADMITTED)) {
         tg_step step = tg_word_try_start(&t->word);
         ours = step.moved;
@@ -1029,6 +1033,7 @@ static inline tg_summons tg_pool_pause(tg_pool *p, tg_op *only, bool paused)
 static inline tg_summons tg_pool_configure(tg_pool *p, tg_op *op, const tg_policy *policy)
 {
     tg_mutex_lock(&p->lock);
+    bool back = policy->priority < op->main.priority;
     op->policy = *policy;
     op->main.priority = policy->priority;
     p->gate.fair.priorities |= policy->priority != 0;
@@ -1040,7 +1045,7 @@ static inline tg_summons tg_pool_configure(tg_pool *p, tg_op *op, const tg_polic
             if (t->extra->key->head == t)
                 tg_key_refresh(q, t->extra->key);
     }
-    tg_fair_moved(&p->gate.fair, op);
+    tg_fair_moved(&p->gate.fair, op, back);
     tg_op_bar(p, op);
     p->room |= op->room_wanted;
     tg_pool_refill(p, tg_now());
@@ -1131,12 +1136,22 @@ static inline void tg_pool_attached(tg_pool *p, int64_t ns)
     atomic_fetch_add_explicit(&p->steer.attach_ns, (uint64_t)ns, memory_order_relaxed);
 }
 
+/* Whether operations without a limit leave some workers to the others; they do unless told otherwise. Holds from the next
+ * admission on. */
+static inline void tg_pool_reserve(tg_pool *p, bool on)
+{
+    tg_mutex_lock(&p->lock);
+    p->gate.reserves = on;
+    p->gate.cap = on ? tg_gate_cap(p->max_workers) : 0;
+    tg_mutex_unlock(&p->lock);
+}
+
 static inline void tg_pool_resize(tg_pool *p, uint32_t max_workers, uint32_t limit, tg_summons *out)
 {
     tg_mutex_lock(&p->lock);
     p->max_workers = max_workers;
     tg_pool_limit(p, p->steer.adaptive && p->limit < limit ? p->limit : limit, TG_LAW_RESIZED, 0, 0);
-    p->gate.cap = tg_gate_cap(max_workers);
+    p->gate.cap = p->gate.reserves ? tg_gate_cap(max_workers) : 0;
     for (tg_op *op = p->ops; op != NULL; op = op->next_op)
         tg_gate_refresh_op(&p->gate, op);
     int64_t surplus = (int64_t)p->workers - tg_pool_replaced(p) - (int64_t)max_workers;

@@ -71,7 +71,8 @@ typedef struct {
 typedef struct tg_port {
     tg_inbox box;
     tg_hist lag;
-    tg_bell *bell; /* NULL: the loop is woken by call_soon_threadsafe, and cannot be pinged from here */
+    tg_bell *bell; /* NULL: the loop is woken by call_soon_threadsafe, and cannot be pinged from here. Read without the lock
+                    * only while the loop's half lives, see tg_port_mute */
     /* references. Written: retain (relaxed add), release (acq_rel sub: the last one sees all that others wrote). */
     _Atomic(uint32_t) references;
     /* answers: drains so far; the word that workers wait on. Written: the loop's thread (release: publishes the sample
@@ -96,7 +97,7 @@ typedef struct tg_port {
     pthread_t thread; /* the loop's thread's own */
 #endif
     uint32_t known;   /* the process (tg_generation) in which `thread` was noted; 0: never */
-    tg_mutex lock;        /* guards the figures of how busy the loop is */
+    tg_mutex lock;        /* guards the bell, see there, and the figures of how busy the loop is */
     int64_t busy_from, busy_at, busy_cpu;
     double busy;          /* CPU s per s of the loop's thread over about the last second */
 } tg_port;
@@ -143,6 +144,19 @@ static inline void tg_port_release(tg_port *p)
 static inline void tg_port_close(tg_port *p)
 {
     atomic_store_explicit(&p->closed, 1, memory_order_relaxed);
+}
+
+/* The loop's own half of the way is gone: nobody rings any more, and the descriptor is given back although a pool may
+ * remember the port for a while. */
+static inline void tg_port_mute(tg_port *p)
+{
+    tg_port_close(p);
+    tg_mutex_lock(&p->lock);
+    tg_bell *bell = p->bell;
+    p->bell = NULL;
+    tg_mutex_unlock(&p->lock);
+    if (bell != NULL)
+        tg_bell_release(bell);
 }
 
 static inline bool tg_port_closed(tg_port *p)
@@ -255,10 +269,12 @@ static inline void tg_port_await(tg_port *p)
 /* Wakes the loop only to see how soon it answers. False: it cannot be pinged, or has been woken already. */
 static inline bool tg_port_ping(tg_port *p, int64_t now)
 {
-    if (p->bell == NULL || tg_port_closed(p) || !tg_inbox_arm(&p->box, now))
-        return false;
-    tg_bell_ring(p->bell);
-    return true;
+    tg_mutex_lock(&p->lock);
+    bool rung = p->bell != NULL && !tg_port_closed(p) && tg_inbox_arm(&p->box, now);
+    if (rung)
+        tg_bell_ring(p->bell); /* under the lock, against tg_port_mute; it never blocks */
+    tg_mutex_unlock(&p->lock);
+    return rung;
 }
 
 
