@@ -23,20 +23,20 @@
 #define TG_LAW_ALONE 0.65      /* workers with at least this CPU share are not let in beyond the CPUs, */
 #define TG_LAW_ALONE_GIL 0.85  /* nor, with this one, a second one beside one that holds the GIL */
 #define TG_LAW_SPREAD 2.5      /* phases are random: so many times capacity / share are needed to use it all */
+#define TG_LAW_HALF 0.5        /* workers that use this burn, they do not only wake up now and then */
 #define TG_LAW_PART 0.25       /* workers that use less than this sleep, whatever else in the process burns */
 #define TG_LAW_LUMP_NS 8000000 /* CPU time of the process is smoothed over about this */
 #define TG_LAW_WANTING 0.8     /* so many of the active workers are ready to run */
 #define TG_LAW_NEAR 0.8        /* lag above this part of the target: no step up, and one down where that is free */
 #define TG_LAW_PRESSED 0.7     /* workers burn enough to starve a loop */
 #define TG_LAW_PROMPT_NS 1000000     /* an answer within this: nobody holds the GIL */
-#define TG_LAW_PROOFS 4              /* so many of them, and none later, prove it */
+#define TG_LAW_PROOFS 6              /* so many of them, and none later, prove it */
 #define TG_LAW_TWO 1.2               /* more CPU than this cannot have been used by threads that hold the GIL */
 #define TG_LAW_SLOW_NS 2000000       /* a mean beyond this: somebody does */
 #define TG_LAW_RAMP_NS 900000        /* least window of a doubling, */
-#define TG_LAW_DOUBT_NS 5000000      /* of one while workers burn, or may be waiting for a loop that does, or capacity
-                                      * has been reached before, */
+#define TG_LAW_DOUBT_NS 5000000      /* of one while workers burn, or may be waiting for a loop that does, */
 #define TG_LAW_CUT_NS 15000000       /* of a cut, */
-#define TG_LAW_STEP_NS 20000000      /* of a step up, */
+#define TG_LAW_STEP_NS 20000000      /* of a step up, and of a doubling once capacity has been reached before, */
 #define TG_LAW_TRIM_NS 50000000      /* of a step down */
 #define TG_LAW_WINDOW_NS 60000000    /* no window is longer */
 #define TG_LAW_PROOF_NS 50000000     /* so long a prompt answer proves that the GIL was free */
@@ -192,6 +192,9 @@ static inline tg_ruling tg_law_judge(tg_law *s, const tg_look *l)
     if (ask && load < (double)s->ready / span)
         load = (double)s->ready / span;
 
+    if (!free_gil && busy >= TG_LAW_HALF)
+        load += (double)s->loop_cpu / span; /* the loop needs the GIL, too: workers that burn can have what it leaves */
+
     /* How much CPU one worker wants shows only while they do not wait for each other. */
     if (s->steady > 0) {
         double share = (double)(ask && s->ready > s->steady_cpu ? s->ready : s->steady_cpu) / (double)s->steady;
@@ -264,7 +267,7 @@ static inline tg_ruling tg_law_judge(tg_law *s, const tg_look *l)
     bool doubt = s->settled || load >= TG_LAW_ASLEEP || (!free_gil && (double)s->loop_cpu >= TG_LAW_ASLEEP * span);
     if (load < (s->settled ? TG_LAW_ASLEEP : TG_LAW_QUICK) && s->steady >= TG_LAW_RAMP_NS &&
         (double)s->ready < 0.5 * (double)s->steady && /* asleep, and not only without a CPU */
-        s->span >= (doubt ? TG_LAW_DOUBT_NS : TG_LAW_RAMP_NS)) {
+        s->span >= (s->settled ? TG_LAW_STEP_NS : doubt ? TG_LAW_DOUBT_NS : TG_LAW_RAMP_NS)) {
         uint32_t to = s->limit * 2;
         s->before = 0;
         return tg_law_to(s, to > most ? most : to, TG_LAW_RAMPED, busy);

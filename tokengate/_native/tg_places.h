@@ -287,6 +287,7 @@ static inline bool tg_gate_give_back(tg_gate *g, tg_token *t)
     if (t->extra != NULL && t->extra->key != NULL)
         tg_key_give(t->extra);
     tg_op_link(g, t, true);
+    tg_gate_refresh_op(g, op); /* the place is free for its other queues, too */
     return true;
 }
 

@@ -607,17 +607,13 @@ static inline bool tg_pool_others_wait(tg_pool *p)
 static inline tg_token *tg_pool_take_other(tg_pool *p, int64_t now)
 {
     tg_token *found = NULL;
-    for (size_t n = tg_ring_length(&p->ring); n > 0; n--) {
+    while (found == NULL) {
         tg_token *t = (tg_token *)tg_ring_pop(&p->ring);
         if (t == NULL)
             break;
-        if (found == NULL && tg_op_absent(t->op)) {
+        /* The others go back to their queues. One that cannot has ended or been started, and is the caller's to skip. */
+        if (tg_op_absent(t->op) || !tg_gate_give_back(&p->gate, t))
             found = t;
-            continue;
-        }
-        bool pushed = tg_ring_push(&p->ring, t); /* [P2]; the pop has made room that only we fill */
-        assert(pushed);
-        (void)pushed;
     }
     for (size_t i = 0; found == NULL && i < p->gate.fair.length; i++) {
         tg_queue *q = p->gate.fair.queues[i];

@@ -17,7 +17,7 @@ def late() -> object:
     return [object() for _ in range(100)]
 
 
-tokengate.configure_default(thread_workers=COUNT, stop_timeout=0.1)
+tokengate.configure_default(thread_workers=2 * COUNT, stop_timeout=0.1)
 atexit.register(release.set)  # runs after the stop protocol has given up on them
 tokens = [late() for _ in range(COUNT)]
 for _ in tokens:
