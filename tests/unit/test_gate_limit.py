@@ -267,13 +267,24 @@ async def test_a_limit_declared_for_an_operation_that_has_not_run(
 async def test_stuck_calls_without_a_limit_leave_workers_to_others(
     new_coordinator: NewCoordinator, gate: Gate
 ) -> None:
-    coordinator = new_coordinator(thread_workers=32)
-    stuck = [coordinator.submit(gate, i) for i in range(64)]
-    await gate.entered(20)  # and more to come
+    coordinator = new_coordinator()
+    lane = coordinator.stats().lanes["thread"]
+    stuck = [coordinator.submit(gate, i) for i in range(2 * lane.max_workers)]
+    await gate.entered(lane.max_workers // 2)  # and more to come
     assert await asyncio.gather(*[coordinator.submit(int, "3") for _ in range(50)]) == [3] * 50
-    assert gate.inside <= 28, "an eighth of the workers is for the others"
+    assert gate.inside <= lane.max_workers * 7 // 8, "an eighth of the workers is for the others"
     gate.open()
-    assert await gather(*stuck) == list(range(64))
+    assert await gather(*stuck) == list(range(2 * lane.max_workers))
+
+
+async def test_a_number_of_workers_that_was_chosen_holds_for_one_operation(
+    new_coordinator: NewCoordinator, gate: Gate
+) -> None:
+    coordinator = new_coordinator(thread_workers=32)
+    tokens = [coordinator.submit(gate, i) for i in range(32)]
+    await gate.entered(32)
+    gate.open()
+    assert await gather(*tokens) == list(range(32))
 
 
 def test_a_limit_without_any_event_loop(single: Coordinator, name: str) -> None:

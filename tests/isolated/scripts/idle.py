@@ -34,7 +34,9 @@ pause = threading.Event()
 while {look(worker)[0] for worker in workers} != {"S"}:  # until the last has parked
     pause.wait(0.01)
 lane = tokengate.get_coordinator().stats().lanes["thread"]
-while lane.last_reason != "idle: back to the initial limit":  # the keeper's last look, after a second
+while (
+    lane.last_reason != "idle: back to the initial limit"
+):  # the keeper's last look, after a second
     pause.wait(0.01)
     lane = tokengate.get_coordinator().stats().lanes["thread"]
 before = [look(worker) for worker in workers]
