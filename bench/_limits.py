@@ -129,7 +129,7 @@ async def start_behind(saturating: tuple[float, int]) -> float:
         patient = guarded(coordinator, job, "bench.patient", priority=0)
         waiting = [urgent(*saturating) for _ in range(SATURATING)]
         token = patient(0, 0)
-        await asyncio.wait([token], timeout=PATIENCE)
+        await asyncio.wait([asyncio.ensure_future(token)], timeout=PATIENCE)
         # Whatever it is, nothing of it is to run on.
         unending = not all(each.done() for each in waiting)
         token.cancel()

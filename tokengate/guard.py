@@ -343,8 +343,8 @@ def task_token_guard(
     for room (where that is an event loop's thread, RuntimeError is raised instead; `.map` waits for
     room under every overflow). priority: higher goes first; whatever waits behind a higher one all
     the time is served every two seconds. timeout: seconds from creation, run_timeout: from start,
-    after which the token ends EXPIRED. key: takes the function's arguments and gives a hashable value; of
-    tokens with equal values key_limit execute at once, in the order of their calls.
+    after which the token ends EXPIRED. key: takes the function's arguments and gives a hashable
+    value; of tokens with equal values key_limit execute at once, in the order of their calls.
 
     Raises TypeError for an asynchronous or generator function and for what is not callable;
     TypeError or ValueError for an unknown weight, for what a policy cannot be, and for two

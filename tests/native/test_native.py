@@ -48,19 +48,22 @@ MODES = (PLAIN, MEMORY, RACES)
 # The argument of each program: rounds plain and under a sanitizer; none where it takes none.
 ROUNDS: dict[str, tuple[int, int] | None] = {
     "fair": (20_000, 5_000),
+    "gate": (800, 200),
     "hist": None,
     "inbox": (10_000, 3_000),
     "law": None,
     "parker": (8_000, 2_000),
     "path": (1_500, 600),
+    "places": (100, 30),
     "pool": (4, 2),
     "ring": (3_000, 1_000),
+    "timer": (3_000, 1_000),
     "word": (6, 2),
 }
 PROGRAMS = [(name, ()) for name in sorted(ROUNDS)] + [
     # Rings of two entries: full and empty all the time.
     (name, ("-DTG_RING_MIN=2u",))
-    for name in ("path", "pool")
+    for name in ("gate", "path", "pool")
 ]
 
 

@@ -90,8 +90,8 @@ typedef struct {
 
 typedef struct tg_op {
     /* -- under the pool's lock -- */
-    tg_queue main;          /* of the operation's own priority */
     tg_policy policy;
+    tg_queue main;          /* of the operation's own priority */
     bool paused;
     int64_t aside;          /* its functions that wait for other tokens, and whose workers have been replaced */
     bool room_wanted;       /* somebody waits until fewer wait than max_waiting */
