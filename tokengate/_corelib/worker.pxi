@@ -115,6 +115,7 @@ cdef class Worker:
         cdef tg_op *op
         cdef int64_t charge, run, now
         cdef bint late = False, python
+        cdef uint32_t seen = 0
         cdef tg_start how
         while t is not NULL:
             self.settle_debt()
@@ -147,8 +148,8 @@ cdef class Worker:
                 return False
             core = token.core
             token = None
-            if self.port is not NULL and tg_port_due(self.port, now, self.waited):
-                self.let_loop_go_first()
+            if self.port is not NULL and tg_port_due(self.port, now, self.waited, &seen):
+                self.let_loop_go_first(seen)
             if self.aside:
                 # it ran an event loop of its own
                 self.aside = 0
@@ -171,14 +172,14 @@ cdef class Worker:
         self.port = port
         self.waited = 0
 
-    cdef void let_loop_go_first(self):
+    cdef void let_loop_go_first(self, uint32_t seen):
         # The loop was woken a while ago and waits for the GIL; a worker that only let go of it for a moment would most
         # often get it back itself. Once for each wake-up: a loop that is stuck must not stop the workers.
         cdef int64_t awake
         self.waited = tg_inbox_armed_at(&self.port.box)
         with nogil:
             self.settle_debt()
-            tg_port_await(self.port)
+            tg_port_await(self.port, seen)
             awake = tg_now()
         self.attached = tg_now()
         tg_pool_attached(self.pool, self.attached - awake)

@@ -232,9 +232,11 @@ static inline void tg_port_answer(tg_port *p, int64_t now)
 
 /* ---- workers ------------------------------------------------------------------------------------------------- */
 
-/* Was the loop woken a while ago, and has it not answered? `waited`: the wake-up the caller has waited for already. */
-static inline bool tg_port_due(tg_port *p, int64_t now, int64_t waited)
+/* Was the loop woken a while ago, and has it not answered? `waited`: the wake-up the caller has waited for already.
+ * `seen` is for tg_port_await: read before all else, so that an answer from here on is not waited for in vain. */
+static inline bool tg_port_due(tg_port *p, int64_t now, int64_t waited, uint32_t *seen)
 {
+    *seen = atomic_load_explicit(&p->answers, memory_order_acquire);
     if (!tg_inbox_armed(&p->box))
         return false;
     int64_t armed = tg_inbox_armed_at(&p->box);
@@ -243,12 +245,9 @@ static inline bool tg_port_due(tg_port *p, int64_t now, int64_t waited)
 }
 
 /* Waits, at most TG_FIRST_WAIT_NS, until the loop answers that wake-up. Detached from the interpreter. */
-static inline void tg_port_await(tg_port *p)
+static inline void tg_port_await(tg_port *p, uint32_t seen)
 {
     int64_t until = tg_now() + TG_FIRST_WAIT_NS, left;
-    uint32_t seen = atomic_load_explicit(&p->answers, memory_order_acquire);
-    if (!tg_inbox_armed(&p->box))
-        return;
     atomic_fetch_add_explicit(&p->waiters, 1, memory_order_seq_cst);
     while (atomic_load_explicit(&p->answers, memory_order_seq_cst) == seen && (left = until - tg_now()) > 0) {
 #if defined(__linux__)
