@@ -13,12 +13,22 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import pytest
 
 import tokengate
-from tokengate import Coordinator, use
+from tokengate import (
+    Coordinator,
+    GuardedFunction,
+    Token,
+    TokenExpired,
+    TokenState,
+    gather,
+    task_token_guard,
+    use,
+)
+from tokengate.stats import OperationStats, Totals
 
 TIMEOUT = 20.0  # seconds after which what should have happened counts as hung
 
@@ -97,11 +107,41 @@ class Until(Protocol):
     async def __call__(self, condition: Callable[[], object]) -> None: ...
 
 
-def unended(coordinator: Coordinator) -> int:
+Other: TypeAlias = GuardedFunction[..., Any]
+
+
+class Same(Protocol):
+    def __call__(self, value: Any = None) -> Any: ...
+
+
+class OthersRun(Protocol):
+    async def __call__(self) -> None: ...
+
+
+class Expires(Protocol):
+    async def __call__(self, token: Token[Any]) -> TokenExpired: ...
+
+
+class Ended(Protocol):
+    async def __call__(self, coordinator: Coordinator, token: Any) -> Any: ...
+
+
+class AddUp(Protocol):
+    def __call__(self, coordinator: Coordinator, name: str) -> bool: ...
+
+
+def unended(of: OperationStats | Totals) -> int:
     """Tokens that were submitted and have not ended."""
-    totals = coordinator.stats().totals
-    ended = totals.completed + totals.failed + totals.cancelled + totals.expired + totals.killed
-    return totals.submitted - ended
+    return of.submitted - (of.completed + of.failed + of.cancelled + of.expired + of.killed)
+
+
+def same(value: Any = None) -> Any:
+    return value
+
+
+@task_token_guard
+def other(value: Any = "other") -> Any:
+    return value
 
 
 class Pending:
@@ -197,7 +237,7 @@ def new_coordinator(logged: list[logging.LogRecord]) -> Iterator[NewCoordinator]
         return coordinator
 
     yield make
-    left = {name: unended(coordinator) for coordinator, name in made}
+    left = {name: unended(coordinator.stats().totals) for coordinator, name in made}
     for coordinator, _ in made:
         coordinator.stop(TIMEOUT, cancel_waiting=True)
     for coordinator, name in made:
@@ -262,6 +302,76 @@ def pending(
     for one in made:
         if isinstance(one, PendingToken):
             one.finish(None)
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """An operation nobody else has named."""
+    return f"operation {next(_serial)} of {request.module.__name__}"
+
+
+@pytest.fixture(name="same")
+def same_() -> Same:
+    """A function that returns its argument."""
+    return same
+
+
+@pytest.fixture(name="other")
+def other_() -> Other:
+    """A guarded function of no policy, which returns its argument, by default "other"."""
+    return other
+
+
+@pytest.fixture
+def others_run() -> OthersRun:
+    """`await others_run()`: free workers have had every chance to take what they may take."""
+
+    async def run() -> None:
+        assert await gather(*[other() for _ in range(20)]) == ["other"] * 20
+
+    return run
+
+
+@pytest.fixture
+def expires() -> Expires:
+    """`await expires(token)`: the error of a token that must expire."""
+
+    async def wait(token: Token[Any]) -> TokenExpired:
+        with pytest.raises(TokenExpired) as told:
+            await asyncio.wait_for(asyncio.shield(token), TIMEOUT)
+        assert token.state is TokenState.EXPIRED
+        return told.value
+
+    return wait
+
+
+@pytest.fixture
+def ended() -> Ended:
+    """`await ended(coordinator, token)`: the token, once it has ended. What hangs is killed, so that
+    the failed test ends."""
+
+    async def wait(coordinator: Coordinator, token: Any) -> Any:
+        done, _ = await asyncio.wait([token], timeout=3)
+        if not done:
+            for _ in range(5):
+                coordinator.discard()
+                await asyncio.wait([token], timeout=0.2)
+            if token.done() and not token.cancelled():
+                token.exception()
+            pytest.fail(f"{token!r} would have waited for ever")
+        return token
+
+    return wait
+
+
+@pytest.fixture
+def add_up() -> AddUp:
+    """`add_up(coordinator, name)`: whether each token submitted to the operation has ended, once."""
+
+    def check(coordinator: Coordinator, name: str) -> bool:
+        return unended(coordinator.stats().operations[name]) == 0
+
+    return check
 
 
 @pytest.fixture

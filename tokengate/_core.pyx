@@ -5,7 +5,7 @@
 #
 # State belongs to instances: each Core has its own pool, and what guards share is the Runtime that the Python layer makes.
 # The exceptions belong to the process: the links of its event loops with their lock (inbound.pxi), the lock under which a
-# forked child renews a core (operation.pxi), and the count of forks (tg_fork.h).
+# forked child renews a core (core.pxi), the lock under which workers look for deadlocks (deadlock.pxi), and the count of forks (tg_fork.h).
 
 cimport cython
 from cpython.object cimport PyObject
@@ -35,6 +35,8 @@ include "_corelib/inbound.pxi"
 include "_corelib/token.pxi"
 include "_corelib/terms.pxi"
 include "_corelib/operation.pxi"
+include "_corelib/core.pxi"
+include "_corelib/entry.pxi"
 include "_corelib/timers.pxi"
 include "_corelib/worker.pxi"
 include "_corelib/deadlock.pxi"

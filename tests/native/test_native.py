@@ -33,14 +33,15 @@ class Mode:
 
 
 PLAIN = Mode("plain", ("-O2",))
+# -Og: with more, building takes several times as long as running.
 MEMORY = Mode(
     "asan+ubsan",
-    ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    ("-Og", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     (("ASAN_OPTIONS", "detect_leaks=1"), ("UBSAN_OPTIONS", "print_stacktrace=1")),
 )
 RACES = Mode(
     "tsan",
-    ("-O1", "-g", "-fsanitize=thread"),
+    ("-Og", "-g", "-fsanitize=thread"),
     (("TSAN_OPTIONS", "halt_on_error=1:second_deadlock_stack=1"),),
 )
 MODES = (PLAIN, MEMORY, RACES)
@@ -48,13 +49,13 @@ MODES = (PLAIN, MEMORY, RACES)
 # The argument of each program: rounds plain and under a sanitizer; none where it takes none.
 ROUNDS: dict[str, tuple[int, int] | None] = {
     "fair": (20_000, 5_000),
-    "gate": (800, 200),
+    "gate": (400, 120),
     "hist": None,
     "inbox": (10_000, 3_000),
     "law": None,
     "parker": (8_000, 2_000),
     "path": (1_500, 600),
-    "places": (100, 30),
+    "places": (60, 20),
     "pool": (4, 2),
     "ring": (3_000, 1_000),
     "timer": (3_000, 1_000),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from decimal import Decimal
 from fractions import Fraction
@@ -15,7 +14,8 @@ from tokengate import Coordinator, deadline, task_token_guard
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_serial = itertools.count()
+    from tests.conftest import Same
+
 NAN = float("nan")
 
 COUNTS = ("limit", "max_waiting", "key_limit")
@@ -75,16 +75,6 @@ EACH = pytest.mark.parametrize(
 )
 
 
-@pytest.fixture
-def name() -> str:
-    """An operation nobody else has named."""
-    return f"operation {next(_serial)} of {__name__}"
-
-
-def same(value: Any = None) -> Any:
-    return value
-
-
 def refused(
     argument: str, value: Any, error: type[Exception], expectation: str, call: Callable[..., Any]
 ) -> None:
@@ -109,7 +99,7 @@ def test_at_decoration(
 
 @EACH
 def test_in_options(
-    name: str, argument: str, value: Any, error: type[Exception], expectation: str
+    name: str, argument: str, value: Any, error: type[Exception], expectation: str, same: Same
 ) -> None:
     if argument in ("priority", "timeout", "run_timeout", "key"):
         refused(argument, value, error, expectation, task_token_guard(name)(same).options)
@@ -126,6 +116,7 @@ def test_in_configure(
     value: Any,
     error: type[Exception],
     expectation: str,
+    same: Same,
 ) -> None:
     guarded = task_token_guard(name, limit=3, key_limit=2, timeout=60)(same)
     assert guarded(1).result(20) == 1
@@ -154,7 +145,7 @@ def test_of_a_deadline(value: Any, error: type[Exception]) -> None:
 
 @pytest.mark.parametrize("seconds", [math.inf, 1e308, 10**400, 10**18, 3.2e9])
 async def test_too_long_is_as_good_as_none(
-    coordinator: Coordinator, name: str, seconds: float
+    coordinator: Coordinator, name: str, seconds: float, same: Same
 ) -> None:
     guarded = task_token_guard(name, timeout=seconds, run_timeout=seconds)(same)
     with deadline(seconds):
@@ -164,14 +155,16 @@ async def test_too_long_is_as_good_as_none(
 
 
 @pytest.mark.parametrize("seconds", [1e-9, 1e-300, 5e-324])
-async def test_too_short_expires(coordinator: Coordinator, name: str, seconds: float) -> None:
+async def test_too_short_expires(
+    coordinator: Coordinator, name: str, seconds: float, same: Same
+) -> None:
     guarded = task_token_guard(name, timeout=seconds)(same)
     coordinator.pause(guarded)
     assert (await guarded.map([1], tokens=True, return_exceptions=True))[0].state.name == "EXPIRED"
     coordinator.resume(guarded)
 
 
-def test_the_greatest_values_work(coordinator: Coordinator, name: str) -> None:
+def test_the_greatest_values_work(coordinator: Coordinator, name: str, same: Same) -> None:
     most = 2**31 - 1
     guarded = task_token_guard(
         name, limit=most, max_waiting=most, priority=most, key=same, key_limit=most
@@ -185,7 +178,7 @@ def test_the_greatest_values_work(coordinator: Coordinator, name: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["pause", "resume", "discard", "configure", "kill_operation"])
-def test_an_unknown_operation(coordinator: Coordinator, name: str, method: str) -> None:
+def test_an_unknown_operation(coordinator: Coordinator, name: str, method: str, same: Same) -> None:
     ran = task_token_guard(f"{name} hash_compute")(same)
     assert ran().result(20) is None
     with pytest.raises(ValueError, match="did you mean") as told:
@@ -196,7 +189,7 @@ def test_an_unknown_operation(coordinator: Coordinator, name: str, method: str) 
 
 @pytest.mark.parametrize("method", ["pause", "resume", "discard", "configure", "kill_operation"])
 def test_names_that_have_not_run_are_near_as_well(
-    coordinator: Coordinator, name: str, method: str
+    coordinator: Coordinator, name: str, method: str, same: Same
 ) -> None:
     """At start-up, where policies are configured, nothing has run yet."""
     guarded = task_token_guard(f"{name} image_resize")(same)
@@ -205,20 +198,20 @@ def test_names_that_have_not_run_are_near_as_well(
     assert repr(guarded.operation) in str(told.value)
 
 
-async def test_an_unknown_operation_to_drain(coordinator: Coordinator) -> None:
+async def test_an_unknown_operation_to_drain(coordinator: Coordinator, same: Same) -> None:
     assert await coordinator.submit(same, 1) == 1
     with pytest.raises(ValueError, match=r"same"):
-        await coordinator.drain(f"{__name__}.some")
+        await coordinator.drain(f"{same.__module__}.some")
 
 
 @pytest.mark.parametrize("method", ["pause", "resume", "discard", "configure", "kill_operation"])
-@pytest.mark.parametrize("wrong", [3, b"name", ["name"], same, 1.5], ids=str)
+@pytest.mark.parametrize("wrong", [3, b"name", ["name"], refused, 1.5], ids=str)
 def test_what_cannot_name_an_operation(coordinator: Coordinator, method: str, wrong: Any) -> None:
     with pytest.raises(TypeError, match="expected the name of an operation, or a guarded function"):
         getattr(coordinator, method)(wrong)
 
 
-def test_an_unknown_policy(coordinator: Coordinator, name: str) -> None:
+def test_an_unknown_policy(coordinator: Coordinator, name: str, same: Same) -> None:
     guarded = task_token_guard(name)(same)
     with pytest.raises(TypeError, match=r"'limits' is not part of a policy.*limit") as told:
         coordinator.configure(guarded, limits=3)  # type: ignore[call-arg]
@@ -227,7 +220,7 @@ def test_an_unknown_policy(coordinator: Coordinator, name: str) -> None:
         task_token_guard(name, limits=3)  # type: ignore[call-overload]
 
 
-def test_two_functions_that_contradict_each_other(name: str) -> None:
+def test_two_functions_that_contradict_each_other(name: str, same: Same) -> None:
     def another() -> None:
         pass
 

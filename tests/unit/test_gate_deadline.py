@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 import threading
 import time
@@ -25,30 +24,14 @@ from tokengate import (
 )
 
 if TYPE_CHECKING:
-    from tests.conftest import Gate, Until
+    from tests.conftest import Expires, Gate, Same, Until
 
 TIMEOUT = 20.0
-_serial = itertools.count()
 
 
-@pytest.fixture
-def name() -> str:
-    """An operation nobody else has named."""
-    return f"operation {next(_serial)} of {__name__}"
-
-
-def same(value: Any = None) -> Any:
-    return value
-
-
-async def expires(token: Token[Any]) -> TokenExpired:
-    with pytest.raises(TokenExpired) as told:
-        await asyncio.wait_for(asyncio.shield(token), TIMEOUT)
-    assert token.state is TokenState.EXPIRED
-    return told.value
-
-
-async def test_what_a_token_knows(coordinator: Coordinator, name: str) -> None:
+async def test_what_a_token_knows(
+    coordinator: Coordinator, name: str, same: Same, expires: Expires
+) -> None:
     guarded = task_token_guard(name, timeout=100)(same)
     coordinator.pause(guarded)
     before = time.monotonic()
@@ -68,13 +51,13 @@ async def test_what_a_token_knows(coordinator: Coordinator, name: str) -> None:
 
 
 async def test_a_block_sets_it_for_the_tokens_made_inside(
-    coordinator: Coordinator, name: str
+    coordinator: Coordinator, name: str, same: Same, expires: Expires
 ) -> None:
     guarded = task_token_guard(name)(same)
     coordinator.pause(guarded)
     with deadline(0.02):
         inside = guarded(1)
-        (mapped,) = [asyncio.ensure_future(_awaited(guarded.map([1, 2])))]
+        (mapped,) = [asyncio.ensure_future(guarded.map([1, 2]))]
         submitted = coordinator.submit(same, 3)
         assert submitted.deadline is not None
         await asyncio.sleep(0)
@@ -88,11 +71,9 @@ async def test_a_block_sets_it_for_the_tokens_made_inside(
     assert await outside == 4
 
 
-async def _awaited(awaitable: Any) -> Any:
-    return await awaitable
-
-
-async def test_of_several_the_earliest_counts(coordinator: Coordinator, name: str) -> None:
+async def test_of_several_the_earliest_counts(
+    coordinator: Coordinator, name: str, same: Same
+) -> None:
     guarded = task_token_guard(name)(same)
 
     def seconds(token: Token[Any]) -> int:
@@ -128,7 +109,7 @@ async def test_nested_calls_inherit_it(single: Coordinator, name: str) -> None:
 
 
 async def test_a_nested_call_expires_with_it(
-    coordinator: Coordinator, gate: Gate, name: str
+    coordinator: Coordinator, gate: Gate, name: str, expires: Expires
 ) -> None:
     caught: list[BaseException] = []
     returned = threading.Event()
@@ -151,7 +132,9 @@ async def test_a_nested_call_expires_with_it(
     assert [type(error) for error in caught] == [TokenExpired]
 
 
-async def test_tasks_started_inside_inherit_it(coordinator: Coordinator, name: str) -> None:
+async def test_tasks_started_inside_inherit_it(
+    coordinator: Coordinator, name: str, same: Same
+) -> None:
     guarded = task_token_guard(name)(same)
 
     async def call() -> Token[Any]:
@@ -170,7 +153,7 @@ async def test_tasks_started_inside_inherit_it(coordinator: Coordinator, name: s
 
 
 async def test_a_deadline_that_has_passed_already(
-    coordinator: Coordinator, gate: Gate, name: str
+    coordinator: Coordinator, gate: Gate, name: str, expires: Expires
 ) -> None:
     guarded = task_token_guard(name)(gate)
     with deadline(0):
@@ -190,7 +173,7 @@ async def test_a_deadline_that_has_passed_already(
 
 @pytest.mark.parametrize("seconds", [math.inf, 1e300, 10**12])
 async def test_longer_than_anybody_lives(
-    coordinator: Coordinator, name: str, seconds: float
+    coordinator: Coordinator, name: str, seconds: float, same: Same
 ) -> None:
     guarded = task_token_guard(name, timeout=seconds, run_timeout=seconds)(same)
     assert await guarded(1) == 1
@@ -199,7 +182,7 @@ async def test_longer_than_anybody_lives(
         assert await guarded.options(timeout=seconds)(3) == 3
 
 
-async def test_one_deadline_for_several_blocks(coordinator: Coordinator) -> None:
+async def test_one_deadline_for_several_blocks(coordinator: Coordinator, same: Same) -> None:
     ten = deadline(10)
     with ten, ten:
         pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -23,35 +22,15 @@ from tokengate import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.conftest import NewCoordinator, NewGate, Until
+    from tests.conftest import Ended, NewCoordinator, NewGate, Until
 
 TIMEOUT = 20.0
-_serial = itertools.count()
-
-
-@pytest.fixture
-def name() -> str:
-    """An operation nobody else has named."""
-    return f"operation {next(_serial)} of {__name__}"
-
-
-async def ended(coordinator: Coordinator, token: Any) -> Any:
-    """The token, once it has ended. What hangs is killed, so that the failed test ends."""
-    done, _ = await asyncio.wait([token], timeout=3)
-    if not done:
-        for _ in range(5):
-            coordinator.discard()
-            await asyncio.wait([token], timeout=0.2)
-        if token.done() and not token.cancelled():
-            token.exception()
-        pytest.fail(f"{token!r} would have waited for ever")
-    return token
 
 
 @pytest.mark.parametrize("policy", [{"limit": 1}, {"key": lambda _: 1}], ids=["limit", "key"])
 @pytest.mark.parametrize("workers", [1, 4])
 async def test_its_own_place(
-    new_coordinator: NewCoordinator, workers: int, name: str, policy: dict[str, Any]
+    new_coordinator: NewCoordinator, workers: int, name: str, policy: dict[str, Any], ended: Ended
 ) -> None:
     made: list[Any] = []
 
@@ -74,7 +53,7 @@ async def test_its_own_place(
     assert made[0].result() == 0, "the other one was not to blame, and runs"
 
 
-async def test_its_own_token(single: Coordinator, name: str) -> None:
+async def test_its_own_token(single: Coordinator, name: str, ended: Ended) -> None:
     @task_token_guard(name)
     def myself() -> Any:
         token = current_token()
@@ -105,7 +84,9 @@ async def _awaited(make: Callable[[], Any]) -> Any:
 
 
 @pytest.mark.parametrize("how", WAITS)
-async def test_every_way_to_wait(coordinator: Coordinator, name: str, how: str) -> None:
+async def test_every_way_to_wait(
+    coordinator: Coordinator, name: str, how: str, ended: Ended
+) -> None:
     @task_token_guard(name, limit=1)
     def work(wait: bool) -> None:
         if wait:
@@ -117,7 +98,9 @@ async def test_every_way_to_wait(coordinator: Coordinator, name: str, how: str) 
     await coordinator.drain()
 
 
-async def test_two_operations_that_wait_for_each_other(coordinator: Coordinator, name: str) -> None:
+async def test_two_operations_that_wait_for_each_other(
+    coordinator: Coordinator, name: str, ended: Ended
+) -> None:
     meet = threading.Barrier(2)
 
     @task_token_guard(f"{name} one", limit=1)
@@ -144,7 +127,9 @@ async def test_two_operations_that_wait_for_each_other(coordinator: Coordinator,
         assert named in str(told)
 
 
-async def test_all_places_held_by_those_who_wait(coordinator: Coordinator, name: str) -> None:
+async def test_all_places_held_by_those_who_wait(
+    coordinator: Coordinator, name: str, ended: Ended
+) -> None:
     meet = threading.Barrier(3)
 
     @task_token_guard(name, limit=3)
@@ -163,7 +148,9 @@ async def test_all_places_held_by_those_who_wait(coordinator: Coordinator, name:
     assert len(errors) == 1, "with one place free the others go on"
 
 
-async def test_tokens_that_wait_for_each_other(coordinator: Coordinator, name: str) -> None:
+async def test_tokens_that_wait_for_each_other(
+    coordinator: Coordinator, name: str, ended: Ended
+) -> None:
     tokens: list[Any] = []
     both = threading.Event()
 
@@ -211,7 +198,9 @@ async def test_an_abandoned_run_holds_the_place(
     assert len(caught) == 1
 
 
-async def test_room_in_a_queue_that_only_it_could_make(coordinator: Coordinator, name: str) -> None:
+async def test_room_in_a_queue_that_only_it_could_make(
+    coordinator: Coordinator, name: str, ended: Ended
+) -> None:
     @task_token_guard(name, limit=1, max_waiting=1, overflow="block")
     def work(more: bool) -> None:
         if more:
@@ -224,7 +213,9 @@ async def test_room_in_a_queue_that_only_it_could_make(coordinator: Coordinator,
     await coordinator.drain()
 
 
-async def test_the_worker_lives_on(single: Coordinator, new_gate: NewGate, name: str) -> None:
+async def test_the_worker_lives_on(
+    single: Coordinator, new_gate: NewGate, name: str, ended: Ended
+) -> None:
     @task_token_guard(name, limit=1)
     def work(wait: bool) -> str:
         if wait:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import itertools
 import sys
 import threading
 import weakref
@@ -12,41 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tokengate import (
-    Coordinator,
-    gather,
-    task_token_guard,
-    use,
-)
+from tokengate import Coordinator, gather, task_token_guard, use
 
 if TYPE_CHECKING:
-    from tests.conftest import Gate, NewGate, RunPython, Until
+    from tests.conftest import Gate, NewGate, OthersRun, RunPython, Until
 
 TIMEOUT = 20.0
-_serial = itertools.count()
-
-
-@pytest.fixture
-def name() -> str:
-    """An operation nobody else has named."""
-    return f"operation {next(_serial)} of {__name__}"
 
 
 def first_of(value: Any) -> Any:
     return value[0]
 
 
-@task_token_guard
-def other() -> str:
-    return "other"
-
-
-async def others_run() -> None:
-    """Free workers have had every chance to take what they may take."""
-    assert await gather(*[other() for _ in range(20)]) == ["other"] * 20
-
-
-async def test_one_of_a_key_at_a_time(coordinator: Coordinator, gate: Gate, name: str) -> None:
+async def test_one_of_a_key_at_a_time(
+    coordinator: Coordinator, gate: Gate, name: str, others_run: OthersRun
+) -> None:
     guarded = task_token_guard(name, key=first_of)(gate)
     tokens = [guarded((key, i)) for i in range(5) for key in "ab"]
     await gate.entered(2)
@@ -81,7 +60,9 @@ async def test_keys_are_served_in_turn(single: Coordinator, name: str) -> None:
     assert seen[5:] == ["a3", "a4"]
 
 
-async def test_so_many_of_a_key_at_a_time(coordinator: Coordinator, gate: Gate, name: str) -> None:
+async def test_so_many_of_a_key_at_a_time(
+    coordinator: Coordinator, gate: Gate, name: str, others_run: OthersRun
+) -> None:
     guarded = task_token_guard(name, key=lambda _: "all", key_limit=3)(gate)
     tokens = [guarded(i) for i in range(10)]
     await gate.entered(3)
@@ -92,7 +73,9 @@ async def test_so_many_of_a_key_at_a_time(coordinator: Coordinator, gate: Gate, 
     assert gate.most_inside == 3
 
 
-async def test_key_and_limit_both_hold(coordinator: Coordinator, gate: Gate, name: str) -> None:
+async def test_key_and_limit_both_hold(
+    coordinator: Coordinator, gate: Gate, name: str, others_run: OthersRun
+) -> None:
     guarded = task_token_guard(name, key=first_of, limit=2)(gate)
     tokens = [guarded((key, i)) for key in "abc" for i in range(3)]
     await gate.entered(2)
@@ -123,7 +106,9 @@ async def test_the_key_is_asked_once_for_each_call_on_the_callers_thread(
     assert asked == [((1,), {}, here), ((1,), {"y": 2}, here), ((4,), {"y": 1}, here)]
 
 
-async def test_keys_equal_as_in_a_dict(coordinator: Coordinator, gate: Gate, name: str) -> None:
+async def test_keys_equal_as_in_a_dict(
+    coordinator: Coordinator, gate: Gate, name: str, others_run: OthersRun
+) -> None:
     guarded = task_token_guard(name, key=lambda value: value)(gate)
     tokens = [guarded(value) for value in (1, 1.0, True, None, "1", None)]
     await gate.entered(3)
@@ -157,7 +142,7 @@ async def test_the_key_of_a_method(coordinator: Coordinator, name: str) -> None:
 
 @pytest.mark.parametrize("how", ["cancel", "kill", "expire"])
 async def test_an_abandoned_run_keeps_its_key(
-    coordinator: Coordinator, gate: Gate, name: str, how: str
+    coordinator: Coordinator, gate: Gate, name: str, how: str, others_run: OthersRun
 ) -> None:
     guarded = task_token_guard(name, key=first_of)(gate)
     first = guarded.options(run_timeout=0.02 if how == "expire" else None)("a1")
@@ -255,7 +240,9 @@ def test_keys_used_once_leave_no_memory(run_python: RunPython) -> None:
 # -- settings --------------------------------------------------------------------------------------
 
 
-async def test_of_single_calls(coordinator: Coordinator, gate: Gate, name: str) -> None:
+async def test_of_single_calls(
+    coordinator: Coordinator, gate: Gate, name: str, others_run: OthersRun
+) -> None:
     guarded = task_token_guard(name, key=first_of)(gate)
     tokens = [
         guarded("a1"),
@@ -270,7 +257,9 @@ async def test_of_single_calls(coordinator: Coordinator, gate: Gate, name: str) 
     await gather(*tokens)
 
 
-async def test_a_view_adds_a_key(coordinator: Coordinator, gate: Gate, name: str) -> None:
+async def test_a_view_adds_a_key(
+    coordinator: Coordinator, gate: Gate, name: str, others_run: OthersRun
+) -> None:
     view = task_token_guard(name)(gate).options(key=first_of)
     tokens = [view("a1"), view("a2"), view("b1")]
     await gate.entered(2)
@@ -281,7 +270,7 @@ async def test_a_view_adds_a_key(coordinator: Coordinator, gate: Gate, name: str
 
 
 async def test_a_raised_key_limit_holds_at_once(
-    coordinator: Coordinator, gate: Gate, name: str
+    coordinator: Coordinator, gate: Gate, name: str, others_run: OthersRun
 ) -> None:
     guarded = task_token_guard(name, key=first_of)(gate)
     tokens = [guarded(f"a{i}") for i in range(6)]
@@ -300,7 +289,7 @@ async def test_a_raised_key_limit_holds_at_once(
 
 
 async def test_another_key_holds_for_calls_to_come(
-    coordinator: Coordinator, gate: Gate, name: str
+    coordinator: Coordinator, gate: Gate, name: str, others_run: OthersRun
 ) -> None:
     guarded = task_token_guard(name)(gate)
     before = [guarded("a1"), guarded("a2")]

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tokengate import (
-    Coordinator,
-    FunctionExited,
-    TokenState,
-    task_token_guard,
-)
+from tokengate import Coordinator, FunctionExited, TokenState, task_token_guard
 
 if TYPE_CHECKING:
-    from tests.conftest import Gate
-
-_serial = itertools.count()
-
-
-@pytest.fixture
-def name() -> str:
-    """An operation nobody else has named."""
-    return f"operation {next(_serial)} of {__name__}"
-
-
-def first_of(value: Any) -> Any:
-    return value[0]
+    from tests.conftest import Gate, Same
 
 
 class Unfortunate:
@@ -83,11 +65,11 @@ async def test_a_key_that_cannot_be_compared(
     assert await guarded(3) == 3
 
 
-async def test_a_key_function_that_exits(coordinator: Coordinator, name: str) -> None:
+async def test_a_key_function_that_exits(coordinator: Coordinator, name: str, same: Same) -> None:
     def leave(value: Any) -> None:
         raise SystemExit(3)
 
-    guarded = task_token_guard(name, key=leave)(first_of)
+    guarded = task_token_guard(name, key=leave)(same)
     with pytest.raises(FunctionExited) as told:
         await guarded("a")
     assert isinstance(told.value.__cause__, SystemExit)

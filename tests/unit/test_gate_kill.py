@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tokengate import (
-    Coordinator,
-    TokenKilled,
-    TokenState,
-    current_token,
-    gather,
-    task_token_guard,
-)
+from tokengate import Coordinator, TokenKilled, TokenState, current_token, gather, task_token_guard
 
 if TYPE_CHECKING:
-    from tests.conftest import Gate, Until
+    from tests.conftest import Gate, Other, Until
 
 TIMEOUT = 20.0
-_serial = itertools.count()
-
-
-@pytest.fixture
-def name() -> str:
-    """An operation nobody else has named."""
-    return f"operation {next(_serial)} of {__name__}"
-
-
-@task_token_guard
-def other(value: Any = "other") -> Any:
-    return value
 
 
 async def test_kill_by_number_in_every_state(
@@ -58,7 +38,7 @@ async def test_kill_by_number_in_every_state(
     assert gate.calls == 9
 
 
-async def test_kill_of_numbers_that_no_token_has(coordinator: Coordinator) -> None:
+async def test_kill_of_numbers_that_no_token_has(coordinator: Coordinator, other: Other) -> None:
     assert await other(1) == 1
     for number in (0, -1, 2, 10**6, 2**63, 2**64, 2**64 + 1, 10**30):
         assert coordinator.kill(number, "nobody") is False
@@ -140,7 +120,9 @@ async def test_kill_operation(coordinator: Coordinator, gate: Gate, name: str) -
     assert await gather(*[untouched, after]) == ["untouched", "after"]
 
 
-async def test_kill_operation_of_one_that_has_not_run(coordinator: Coordinator, name: str) -> None:
+async def test_kill_operation_of_one_that_has_not_run(
+    coordinator: Coordinator, name: str, other: Other
+) -> None:
     guarded = task_token_guard(name)(other.__wrapped__)
     assert coordinator.kill_operation(guarded) == 0
     assert coordinator.kill_operation(name, "nothing") == 0

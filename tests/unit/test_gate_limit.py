@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -21,28 +20,12 @@ from tokengate import (
 )
 
 if TYPE_CHECKING:
-    from tests.conftest import Gate, NewCoordinator, NewGate, Until
-
-_serial = itertools.count()
+    from tests.conftest import Gate, NewCoordinator, NewGate, OthersRun, Until
 
 
-@pytest.fixture
-def name() -> str:
-    """An operation nobody else has named."""
-    return f"operation {next(_serial)} of {__name__}"
-
-
-@task_token_guard
-def other() -> str:
-    return "other"
-
-
-async def others_run() -> None:
-    """Free workers have had every chance to take what they may take."""
-    assert await gather(*[other() for _ in range(20)]) == ["other"] * 20
-
-
-async def test_never_more_at_once(coordinator: Coordinator, gate: Gate, name: str) -> None:
+async def test_never_more_at_once(
+    coordinator: Coordinator, gate: Gate, name: str, others_run: OthersRun
+) -> None:
     guarded = task_token_guard(name, limit=2)(gate)
     tokens = [guarded(i) for i in range(20)]
     await gate.entered(2)
@@ -69,13 +52,15 @@ async def test_a_limit_beyond_the_workers(single: Coordinator, gate: Gate, name:
     assert gate.most_inside == 1
 
 
-async def test_all_ways_of_calling_count(coordinator: Coordinator, gate: Gate, name: str) -> None:
+async def test_all_ways_of_calling_count(
+    coordinator: Coordinator, gate: Gate, name: str, others_run: OthersRun
+) -> None:
     guarded = task_token_guard(name, limit=1)(gate)
     first = guarded("call")
     await gate.entered()
     view = guarded.options(tags={"of": "a view"})("view")
     submitted = coordinator.submit(guarded, "submitted")
-    mapped = asyncio.ensure_future(_awaited(guarded.map(["a", "b"])))
+    mapped = asyncio.ensure_future(guarded.map(["a", "b"]))
     from_thread = await asyncio.to_thread(coordinator.submit, guarded, "thread")
     await others_run()
     assert gate.calls == 1
@@ -86,12 +71,8 @@ async def test_all_ways_of_calling_count(coordinator: Coordinator, gate: Gate, n
     assert gate.most_inside == 1
 
 
-async def _awaited(awaitable: Any) -> Any:
-    return await awaitable
-
-
 async def test_functions_of_one_operation_share_it(
-    coordinator: Coordinator, gate: Gate, name: str
+    coordinator: Coordinator, gate: Gate, name: str, others_run: OthersRun
 ) -> None:
     one = task_token_guard(name, limit=2)(gate)
 
@@ -120,7 +101,7 @@ async def test_each_coordinator_has_its_own_places(
 
 @pytest.mark.parametrize("how", ["cancel", "kill", "kill by number", "expire"])
 async def test_an_abandoned_run_keeps_its_place(
-    coordinator: Coordinator, gate: Gate, name: str, how: str
+    coordinator: Coordinator, gate: Gate, name: str, how: str, others_run: OthersRun
 ) -> None:
     run_timeout = 0.02 if how == "expire" else None
     guarded = task_token_guard(name, limit=1, run_timeout=run_timeout)(gate)
@@ -162,7 +143,7 @@ async def test_a_failing_function_gives_its_place_back(
 
 
 async def test_places_survive_every_way_to_end(
-    coordinator: Coordinator, new_gate: NewGate, name: str, until: Until
+    coordinator: Coordinator, new_gate: NewGate, name: str, until: Until, others_run: OthersRun
 ) -> None:
     """After tokens have ended in all ways, waiting and executing, all places are there again."""
 
@@ -193,7 +174,9 @@ async def test_places_survive_every_way_to_end(
 # -- changed while running -------------------------------------------------------------------------
 
 
-async def test_raised_it_holds_at_once(coordinator: Coordinator, gate: Gate, name: str) -> None:
+async def test_raised_it_holds_at_once(
+    coordinator: Coordinator, gate: Gate, name: str, others_run: OthersRun
+) -> None:
     guarded = task_token_guard(name, limit=1)(gate)
     tokens = [guarded(i) for i in range(6)]
     await gate.entered()
@@ -209,7 +192,7 @@ async def test_raised_it_holds_at_once(coordinator: Coordinator, gate: Gate, nam
 
 
 async def test_lowered_it_lets_those_finish_that_run(
-    coordinator: Coordinator, gate: Gate, name: str, until: Until
+    coordinator: Coordinator, gate: Gate, name: str, until: Until, others_run: OthersRun
 ) -> None:
     guarded = task_token_guard(name, limit=3)(gate)
     tokens = [guarded(i) for i in range(8)]
@@ -228,7 +211,7 @@ async def test_lowered_it_lets_those_finish_that_run(
 
 
 async def test_lowered_it_holds_for_what_was_admitted(
-    coordinator: Coordinator, new_gate: NewGate, name: str
+    coordinator: Coordinator, new_gate: NewGate, name: str, others_run: OthersRun
 ) -> None:
     """Tokens that lie ready for a worker have not started yet."""
     hold, gate = new_gate(), new_gate()
@@ -248,7 +231,7 @@ async def test_lowered_it_holds_for_what_was_admitted(
 
 
 async def test_a_limit_declared_for_an_operation_that_has_not_run(
-    coordinator: Coordinator, gate: Gate, name: str
+    coordinator: Coordinator, gate: Gate, name: str, others_run: OthersRun
 ) -> None:
     guarded = task_token_guard(name, limit=4)(gate)
     coordinator.configure(guarded, limit=1)

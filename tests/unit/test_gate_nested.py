@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,41 +20,18 @@ from tokengate import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.conftest import Gate, NewCoordinator
+    from tests.conftest import Ended, Gate, NewCoordinator, Other
 
 TIMEOUT = 20.0
-_serial = itertools.count()
-
-
-@pytest.fixture
-def name() -> str:
-    """An operation nobody else has named."""
-    return f"operation {next(_serial)} of {__name__}"
-
-
-@task_token_guard
-def other() -> str:
-    return "other"
-
-
-async def ended(coordinator: Coordinator, token: Any) -> Any:
-    """The token, once it has ended. What hangs is killed, so that the failed test ends."""
-    done, _ = await asyncio.wait([token], timeout=3)
-    if not done:
-        for _ in range(5):
-            coordinator.discard()
-            await asyncio.wait([token], timeout=0.2)
-        if token.done() and not token.cancelled():
-            token.exception()
-        pytest.fail(f"{token!r} would have waited for ever")
-    return token
 
 
 # -- no cycle --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("depth", [1, 10, 1_000])
-async def test_any_depth_on_one_worker(single: Coordinator, name: str, depth: int) -> None:
+async def test_any_depth_on_one_worker(
+    single: Coordinator, name: str, depth: int, ended: Ended
+) -> None:
     @task_token_guard(name)
     def down(levels: int) -> int:
         return 1 + down(levels - 1).result() if levels else 0
@@ -110,7 +86,7 @@ async def test_layers_under_load(new_coordinator: NewCoordinator, name: str, wor
 
 @pytest.mark.parametrize("policy", [{"limit": 1}, {"key": lambda _: 1}], ids=["limit", "key"])
 async def test_a_place_that_is_taken_is_waited_for(
-    coordinator: Coordinator, gate: Gate, name: str, policy: dict[str, Any]
+    coordinator: Coordinator, gate: Gate, name: str, policy: dict[str, Any], other: Other
 ) -> None:
     inner = task_token_guard(f"{name}, inner", **policy)(gate)
     first = inner("first")
@@ -128,7 +104,9 @@ async def test_a_place_that_is_taken_is_waited_for(
     assert gate.most_inside == 1
 
 
-async def test_a_paused_one_is_no_deadlock(single: Coordinator, gate: Gate, name: str) -> None:
+async def test_a_paused_one_is_no_deadlock(
+    single: Coordinator, gate: Gate, name: str, other: Other
+) -> None:
     inner = task_token_guard(f"{name}, inner", limit=1)(gate)
     single.pause(inner)
 
@@ -159,7 +137,9 @@ async def test_one_that_waits_with_a_timeout_is_no_deadlock(single: Coordinator,
     assert single.stats().operations[name].completed == 2
 
 
-async def test_one_that_expires_is_no_deadlock(single: Coordinator, name: str) -> None:
+async def test_one_that_expires_is_no_deadlock(
+    single: Coordinator, name: str, ended: Ended
+) -> None:
     @task_token_guard(name, limit=1)
     def outer(again: bool) -> str:
         if again:
@@ -171,7 +151,7 @@ async def test_one_that_expires_is_no_deadlock(single: Coordinator, name: str) -
 
 
 async def test_a_place_of_somebody_who_will_return_is_no_deadlock(
-    coordinator: Coordinator, gate: Gate, name: str
+    coordinator: Coordinator, gate: Gate, name: str, other: Other
 ) -> None:
     """One of the two places is held by who waits, the other by who goes on sooner or later."""
 
@@ -191,7 +171,7 @@ async def test_a_place_of_somebody_who_will_return_is_no_deadlock(
 
 
 async def test_what_can_still_be_discarded_from_outside(
-    single: Coordinator, gate: Gate, name: str
+    single: Coordinator, gate: Gate, name: str, other: Other
 ) -> None:
     inner = task_token_guard(f"{name}, inner")(gate)
     single.pause(inner)
@@ -212,7 +192,7 @@ async def test_what_can_still_be_discarded_from_outside(
 
 
 async def test_two_coordinators_that_call_each_other(
-    new_coordinator: NewCoordinator, name: str
+    new_coordinator: NewCoordinator, name: str, ended: Ended
 ) -> None:
     here, there = (new_coordinator(thread_workers=1) for _ in range(2))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -24,32 +23,20 @@ from tokengate import (
 )
 
 if TYPE_CHECKING:
-    from tests.conftest import Gate, NewCoordinator, Until
+    from tests.conftest import AddUp, Gate, NewCoordinator, Until
 
 TIMEOUT = 20.0
-_serial = itertools.count()
-
-
-@pytest.fixture
-def name() -> str:
-    """An operation nobody else has named."""
-    return f"operation {next(_serial)} of {__name__}"
 
 
 def number(text: Any) -> int:
     return int(text)
 
 
-def add_up(coordinator: Coordinator, name: str) -> bool:
-    of = coordinator.stats().operations[name]
-    return of.submitted == of.completed + of.failed + of.cancelled + of.expired + of.killed
-
-
 # -- reject ----------------------------------------------------------------------------------------
 
 
 async def test_a_refused_call_is_a_killed_token(
-    coordinator: Coordinator, gate: Gate, name: str
+    coordinator: Coordinator, gate: Gate, name: str, add_up: AddUp
 ) -> None:
     guarded = task_token_guard(name, limit=1, max_waiting=2)(gate)
     first = guarded(0)
@@ -137,7 +124,7 @@ async def test_free_workers_need_no_room_in_the_queue(
 
 
 async def test_the_oldest_waiting_one_makes_room(
-    coordinator: Coordinator, gate: Gate, name: str
+    coordinator: Coordinator, gate: Gate, name: str, add_up: AddUp
 ) -> None:
     guarded = task_token_guard(name, limit=1, max_waiting=2, overflow="shed_oldest")(gate)
     first = guarded(0)
@@ -209,7 +196,7 @@ def test_a_plain_thread_waits_for_room(coordinator: Coordinator, gate: Gate, nam
 
 
 async def test_on_an_event_loop_it_says_what_to_use_instead(
-    coordinator: Coordinator, gate: Gate, name: str
+    coordinator: Coordinator, gate: Gate, name: str, add_up: AddUp
 ) -> None:
     guarded = task_token_guard(name, limit=1, max_waiting=1, overflow="block")(gate)
     tokens = [guarded(0)]
@@ -249,7 +236,7 @@ async def _blocked(
 
 @pytest.mark.parametrize("how", ["resume", "discard", "cancel", "kill", "configure"])
 async def test_what_ends_the_wait_for_room(
-    coordinator: Coordinator, name: str, until: Until, how: str
+    coordinator: Coordinator, name: str, until: Until, how: str, add_up: AddUp
 ) -> None:
     waiting, blocked = await _blocked(coordinator, name, until)
     if how == "discard":
@@ -271,7 +258,7 @@ async def test_what_ends_the_wait_for_room(
 
 
 async def test_its_deadline_holds_while_it_waits_for_room(
-    coordinator: Coordinator, name: str, until: Until
+    coordinator: Coordinator, name: str, until: Until, add_up: AddUp
 ) -> None:
     waiting, blocked = await _blocked(coordinator, name, until, timeout=0.02)
     token = await asyncio.wait_for(blocked, TIMEOUT)
@@ -284,7 +271,7 @@ async def test_its_deadline_holds_while_it_waits_for_room(
 
 
 async def test_stopping_ends_the_wait_for_room(
-    new_coordinator: NewCoordinator, name: str, until: Until
+    new_coordinator: NewCoordinator, name: str, until: Until, add_up: AddUp
 ) -> None:
     coordinator = new_coordinator()
     with use(coordinator):
@@ -316,7 +303,9 @@ async def test_a_worker_that_waits_for_room_lets_others_work(
 # -- changed while tokens wait ---------------------------------------------------------------------
 
 
-async def test_another_overflow_for_what_comes(coordinator: Coordinator, name: str) -> None:
+async def test_another_overflow_for_what_comes(
+    coordinator: Coordinator, name: str, add_up: AddUp
+) -> None:
     guarded = task_token_guard(name, max_waiting=1)(number)
     coordinator.pause(guarded)
     first = guarded("1")

@@ -3,36 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tokengate import (
-    Coordinator,
-    task_token_guard,
-)
+from tokengate import Coordinator, task_token_guard
 
 if TYPE_CHECKING:
-    from tests.conftest import Gate
+    from tests.conftest import AddUp, Gate, Same
 
 EVERY_OVERFLOW = pytest.mark.parametrize("overflow", ["reject", "shed_oldest", "block"])
-_serial = itertools.count()
-
-
-@pytest.fixture
-def name() -> str:
-    """An operation nobody else has named."""
-    return f"operation {next(_serial)} of {__name__}"
-
-
-def number(text: Any) -> int:
-    return int(text)
-
-
-def add_up(coordinator: Coordinator, name: str) -> bool:
-    of = coordinator.stats().operations[name]
-    return of.submitted == of.completed + of.failed + of.cancelled + of.expired + of.killed
 
 
 @EVERY_OVERFLOW
@@ -63,9 +43,9 @@ async def test_a_map_waits_for_room(
 
 @EVERY_OVERFLOW
 def test_a_map_on_a_plain_thread_waits_for_room(
-    coordinator: Coordinator, name: str, overflow: Any
+    coordinator: Coordinator, name: str, overflow: Any, same: Same
 ) -> None:
-    guarded = task_token_guard(name, limit=2, max_waiting=2, overflow=overflow)(number)
+    guarded = task_token_guard(name, limit=2, max_waiting=2, overflow=overflow)(same)
     assert list(guarded.map(range(500), in_flight=100)) == list(range(500))
     unordered = guarded.map(range(500), in_flight=100, ordered=False)
     assert sorted(unordered) == list(range(500))
@@ -74,10 +54,10 @@ def test_a_map_on_a_plain_thread_waits_for_room(
 
 
 async def test_a_map_that_waits_for_room_can_be_left(
-    coordinator: Coordinator, gate: Gate, name: str
+    coordinator: Coordinator, gate: Gate, name: str, add_up: AddUp
 ) -> None:
     guarded = task_token_guard(name, limit=1, max_waiting=1)(gate)
-    waiting = asyncio.create_task(_all(guarded.map(range(10))))
+    waiting = asyncio.ensure_future(guarded.map(range(10)))
     await gate.entered()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -86,7 +66,3 @@ async def test_a_map_that_waits_for_room_can_be_left(
     await coordinator.drain()
     assert gate.calls == 1
     assert add_up(coordinator, name)
-
-
-async def _all(awaitable: Any) -> Any:
-    return await awaitable

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -21,33 +20,16 @@ from tokengate import (
 )
 
 if TYPE_CHECKING:
-    from tests.conftest import Gate, NewCoordinator, NewGate, Until
+    from tests.conftest import Gate, NewCoordinator, NewGate, Other, OthersRun, Until
 
 TIMEOUT = 20.0
-_serial = itertools.count()
-
-
-@pytest.fixture
-def name() -> str:
-    """An operation nobody else has named."""
-    return f"operation {next(_serial)} of {__name__}"
-
-
-@task_token_guard
-def other(value: Any = "other") -> Any:
-    return value
-
-
-async def others_run() -> None:
-    """Free workers have had every chance to take what they may take."""
-    assert await gather(*[other() for _ in range(20)]) == ["other"] * 20
 
 
 # -- pause, resume ---------------------------------------------------------------------------------
 
 
 async def test_nothing_of_a_paused_operation_starts(
-    coordinator: Coordinator, gate: Gate, name: str
+    coordinator: Coordinator, gate: Gate, name: str, others_run: OthersRun
 ) -> None:
     guarded = task_token_guard(name)(gate)
     executing = guarded("executing")
@@ -66,7 +48,7 @@ async def test_nothing_of_a_paused_operation_starts(
 
 
 async def test_it_holds_back_what_was_admitted_already(
-    single: Coordinator, new_gate: NewGate, name: str
+    single: Coordinator, new_gate: NewGate, name: str, others_run: OthersRun
 ) -> None:
     hold, gate = new_gate(), new_gate()
     guarded = task_token_guard(name)(gate)
@@ -100,7 +82,9 @@ async def test_the_order_is_kept(single: Coordinator, name: str) -> None:
     assert seen == list(range(200))
 
 
-async def test_all_operations(coordinator: Coordinator, gate: Gate, name: str) -> None:
+async def test_all_operations(
+    coordinator: Coordinator, gate: Gate, name: str, other: Other
+) -> None:
     coordinator.pause()
     tokens = [task_token_guard(name)(gate)(0), coordinator.submit(gate, 1), other(2)]
     assert {token.state for token in tokens} == {TokenState.WAITING}
@@ -110,7 +94,7 @@ async def test_all_operations(coordinator: Coordinator, gate: Gate, name: str) -
 
 
 async def test_paused_by_name_stays_so_until_resumed_by_name(
-    coordinator: Coordinator, gate: Gate, name: str
+    coordinator: Coordinator, gate: Gate, name: str, others_run: OthersRun, other: Other
 ) -> None:
     gate.open()
     guarded = task_token_guard(name)(gate)
@@ -128,7 +112,7 @@ async def test_paused_by_name_stays_so_until_resumed_by_name(
     assert await gather(*[token, held]) == [1, "other"]
 
 
-async def test_twice_is_once(coordinator: Coordinator, name: str) -> None:
+async def test_twice_is_once(coordinator: Coordinator, name: str, other: Other) -> None:
     guarded = task_token_guard(name)(other.__wrapped__)
     coordinator.resume(guarded)
     coordinator.resume()
@@ -140,7 +124,7 @@ async def test_twice_is_once(coordinator: Coordinator, name: str) -> None:
 
 
 async def test_workers_in_need_of_a_paused_token_wait_for_its_turn(
-    single: Coordinator, gate: Gate, name: str
+    single: Coordinator, gate: Gate, name: str, others_run: OthersRun
 ) -> None:
     """Not even a worker that waits for it runs it."""
     gate.open()
@@ -161,7 +145,9 @@ async def test_workers_in_need_of_a_paused_token_wait_for_its_turn(
 # -- drain -----------------------------------------------------------------------------------------
 
 
-async def test_drain_waits_for_what_is_paused(coordinator: Coordinator, name: str) -> None:
+async def test_drain_waits_for_what_is_paused(
+    coordinator: Coordinator, name: str, others_run: OthersRun, other: Other
+) -> None:
     guarded = task_token_guard(name)(other.__wrapped__)
     coordinator.pause(guarded)
     token = guarded(1)
@@ -177,7 +163,7 @@ async def test_drain_waits_for_what_is_paused(coordinator: Coordinator, name: st
 
 @pytest.mark.parametrize("how", ["discard", "kill_operation"])
 async def test_drain_ends_with_what_is_thrown_away(
-    coordinator: Coordinator, name: str, how: str
+    coordinator: Coordinator, name: str, how: str, other: Other
 ) -> None:
     guarded = task_token_guard(name)(other.__wrapped__)
     coordinator.pause(guarded)
@@ -194,7 +180,7 @@ async def test_drain_ends_with_what_is_thrown_away(
 
 
 async def test_discard_ends_what_has_not_started(
-    single: Coordinator, gate: Gate, name: str
+    single: Coordinator, gate: Gate, name: str, other: Other
 ) -> None:
     guarded = task_token_guard(name)(gate)
     executing = guarded("executing")
@@ -213,7 +199,7 @@ async def test_discard_ends_what_has_not_started(
     assert single.stats().operations[name].killed == 20
 
 
-async def test_discard_of_all(single: Coordinator, gate: Gate, name: str) -> None:
+async def test_discard_of_all(single: Coordinator, gate: Gate, name: str, other: Other) -> None:
     executing = single.submit(gate, "executing")
     await gate.entered()
     tokens = [task_token_guard(name)(gate)(1), single.submit(gate, 2), other(3)]
@@ -224,7 +210,7 @@ async def test_discard_of_all(single: Coordinator, gate: Gate, name: str) -> Non
 
 
 async def test_discard_of_an_operation_that_has_not_run(
-    coordinator: Coordinator, name: str
+    coordinator: Coordinator, name: str, other: Other
 ) -> None:
     guarded = task_token_guard(name)(other.__wrapped__)
     assert coordinator.discard(guarded) == 0
@@ -236,7 +222,7 @@ async def test_discard_of_an_operation_that_has_not_run(
 
 
 def test_stop_ends_what_is_paused(
-    new_coordinator: NewCoordinator, name: str, capfd: pytest.CaptureFixture[str]
+    new_coordinator: NewCoordinator, name: str, capfd: pytest.CaptureFixture[str], other: Other
 ) -> None:
     coordinator = new_coordinator(name="pausing")
     guarded = task_token_guard(name)(other.__wrapped__).options(coordinator=coordinator)
@@ -277,6 +263,7 @@ async def test_resumed_while_it_stops_they_run(
 
 async def test_stop_with_what_waits_cancelled_does_not_wait_for_the_paused(
     new_coordinator: NewCoordinator,
+    other: Other,
 ) -> None:
     coordinator = new_coordinator()
     coordinator.pause()
@@ -286,7 +273,7 @@ async def test_stop_with_what_waits_cancelled_does_not_wait_for_the_paused(
     assert {type(token.exception()) for token in tokens} == {CoordinatorStopped}
 
 
-def test_from_many_threads_at_once(coordinator: Coordinator, name: str) -> None:
+def test_from_many_threads_at_once(coordinator: Coordinator, name: str, other: Other) -> None:
     """Whatever operators do at the same time, each token ends once and the gate is left open."""
     guarded = task_token_guard(name)(other.__wrapped__)
     end = threading.Event()

@@ -17,13 +17,6 @@ if TYPE_CHECKING:
     from tests.conftest import Gate, NewGate
 
 TIMEOUT = 20.0
-_serial = itertools.count()
-
-
-@pytest.fixture
-def name() -> str:
-    """An operation nobody else has named."""
-    return f"operation {next(_serial)} of {__name__}"
 
 
 class Order:
@@ -102,18 +95,14 @@ async def test_a_call_goes_before_other_operations(single: Coordinator, order: O
 async def test_of_a_map(single: Coordinator, order: Order) -> None:
     work = order.operation("work")
     single.pause()
-    slow = asyncio.ensure_future(_awaited(work.map(["slow"] * 5)))
-    fast = asyncio.ensure_future(_awaited(work.options(priority=1).map(["fast"] * 5)))
+    slow = asyncio.ensure_future(work.map(["slow"] * 5))
+    fast = asyncio.ensure_future(work.options(priority=1).map(["fast"] * 5))
     await asyncio.sleep(0)
     while single.stats().totals.waiting < 10:
         await asyncio.sleep(0)
     single.resume()
     await asyncio.gather(slow, fast)
     assert order.seen == ["fast"] * 5 + ["slow"] * 5
-
-
-async def _awaited(awaitable: Any) -> Any:
-    return await awaitable
 
 
 async def test_many_priorities_of_one_operation(single: Coordinator, order: Order) -> None:

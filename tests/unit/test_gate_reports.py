@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import itertools
 import json
 import threading
 from typing import TYPE_CHECKING, Any
@@ -14,20 +13,9 @@ import pytest
 from tokengate import Coordinator, TokenState, gather, task_token_guard
 
 if TYPE_CHECKING:
-    from tests.conftest import Gate, NewCoordinator, NewGate, Until
+    from tests.conftest import Gate, NewCoordinator, NewGate, Same, Until
 
 TIMEOUT = 20.0
-_serial = itertools.count()
-
-
-@pytest.fixture
-def name() -> str:
-    """An operation nobody else has named."""
-    return f"operation {next(_serial)} of {__name__}"
-
-
-def same(value: Any = None) -> Any:
-    return value
 
 
 def dumped(coordinator: Coordinator) -> str:
@@ -102,7 +90,9 @@ async def test_functions_that_wait_for_others(single: Coordinator, gate: Gate, n
     assert await token == 1
 
 
-def test_nothing_executes(coordinator: Coordinator, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_executes(
+    coordinator: Coordinator, capsys: pytest.CaptureFixture[str], same: Same
+) -> None:
     coordinator.pause()
     tokens = [coordinator.submit(same, i) for i in range(3)]
     assert "0 tokens executing, 0 abandoned, 3 waiting" in dumped(coordinator)
@@ -118,7 +108,7 @@ async def test_from_within_a_function(coordinator: Coordinator) -> None:
     assert "in dumped" in told
 
 
-def test_while_tokens_come_and_go(coordinator: Coordinator, name: str) -> None:
+def test_while_tokens_come_and_go(coordinator: Coordinator, name: str, same: Same) -> None:
     guarded = task_token_guard(name)(same)
     end = threading.Event()
 
@@ -165,7 +155,7 @@ def test_a_stop_tells_of_what_it_abandons(
 
 
 def test_a_stop_that_abandons_nothing_is_silent(
-    new_coordinator: NewCoordinator, capfd: pytest.CaptureFixture[str]
+    new_coordinator: NewCoordinator, capfd: pytest.CaptureFixture[str], same: Same
 ) -> None:
     coordinator = new_coordinator()
     token = coordinator.submit(same, 1)
@@ -208,7 +198,7 @@ async def test_they_are_counted_now_and_in_all(
 
 
 async def test_stuck_calls_do_not_eat_the_lane(
-    coordinator: Coordinator, gate: Gate, name: str, until: Until
+    coordinator: Coordinator, gate: Gate, name: str, until: Until, same: Same
 ) -> None:
     """Each worker that an abandoned run holds is replaced."""
     stuck = [task_token_guard(name, run_timeout=0.02)(gate)(i) for i in range(60)]

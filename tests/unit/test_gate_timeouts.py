@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,6 @@ import pytest
 
 from tokengate import (
     Coordinator,
-    Token,
     TokenExpired,
     TokenGateError,
     TokenState,
@@ -21,33 +19,17 @@ from tokengate import (
 )
 
 if TYPE_CHECKING:
-    from tests.conftest import Gate, NewCoordinator, Until
+    from tests.conftest import Expires, Gate, NewCoordinator, Same, Until
 
 TIMEOUT = 20.0
-_serial = itertools.count()
-
-
-@pytest.fixture
-def name() -> str:
-    """An operation nobody else has named."""
-    return f"operation {next(_serial)} of {__name__}"
-
-
-def same(value: Any = None) -> Any:
-    return value
-
-
-async def expires(token: Token[Any]) -> TokenExpired:
-    with pytest.raises(TokenExpired) as told:
-        await asyncio.wait_for(asyncio.shield(token), TIMEOUT)
-    assert token.state is TokenState.EXPIRED
-    return told.value
 
 
 # -- while waiting ---------------------------------------------------------------------------------
 
 
-async def test_while_it_waits(coordinator: Coordinator, gate: Gate, name: str) -> None:
+async def test_while_it_waits(
+    coordinator: Coordinator, gate: Gate, name: str, expires: Expires
+) -> None:
     guarded = task_token_guard(name, timeout=0.02)(gate)
     coordinator.pause(guarded)
     token = guarded(1)
@@ -84,7 +66,9 @@ async def test_many_while_they_wait(coordinator: Coordinator, gate: Gate, name: 
     assert gate.calls == 1
 
 
-async def test_one_that_is_ready_for_a_worker(single: Coordinator, gate: Gate, name: str) -> None:
+async def test_one_that_is_ready_for_a_worker(
+    single: Coordinator, gate: Gate, name: str, expires: Expires
+) -> None:
     held = single.submit(gate, "held")
     await gate.entered()
     tokens = [task_token_guard(name, timeout=0.02)(gate)(i) for i in range(3)]
@@ -100,7 +84,7 @@ async def test_one_that_is_ready_for_a_worker(single: Coordinator, gate: Gate, n
 
 @pytest.mark.parametrize("which", ["timeout", "run_timeout"])
 async def test_while_it_executes(
-    coordinator: Coordinator, gate: Gate, name: str, which: str, until: Until
+    coordinator: Coordinator, gate: Gate, name: str, which: str, until: Until, expires: Expires
 ) -> None:
     policy: dict[str, Any] = {which: 0.03}
     token = task_token_guard(name, **policy)(gate)(1)
@@ -119,7 +103,7 @@ async def test_while_it_executes(
 
 
 async def test_run_timeout_counts_from_the_start(
-    coordinator: Coordinator, gate: Gate, name: str
+    coordinator: Coordinator, gate: Gate, name: str, expires: Expires
 ) -> None:
     guarded = task_token_guard(name, run_timeout=0.02)(gate)
     coordinator.pause(guarded)
@@ -136,7 +120,9 @@ async def test_run_timeout_counts_from_the_start(
     gate.open()
 
 
-async def test_the_earlier_of_both_counts(coordinator: Coordinator, gate: Gate, name: str) -> None:
+async def test_the_earlier_of_both_counts(
+    coordinator: Coordinator, gate: Gate, name: str, expires: Expires
+) -> None:
     guarded = task_token_guard(name, timeout=0.02, run_timeout=1e6)(gate)
     await expires(guarded(1))
     other = guarded.options(timeout=1e6, run_timeout=0.02)(2)
@@ -144,7 +130,9 @@ async def test_the_earlier_of_both_counts(coordinator: Coordinator, gate: Gate, 
     gate.open()
 
 
-async def test_in_time(coordinator: Coordinator, gate: Gate, name: str) -> None:
+async def test_in_time(
+    coordinator: Coordinator, gate: Gate, name: str, same: Same, expires: Expires
+) -> None:
     guarded = task_token_guard(name, timeout=0.05, run_timeout=0.05)(same)
     token = guarded("in time")
     assert await token == "in time"
@@ -178,7 +166,7 @@ def test_without_any_event_loop(coordinator: Coordinator, gate: Gate, name: str)
     coordinator.resume()
 
 
-async def test_a_map_of_calls_that_expire(coordinator: Coordinator, name: str) -> None:
+async def test_a_map_of_calls_that_expire(coordinator: Coordinator, name: str, same: Same) -> None:
     guarded = task_token_guard(name)(same)
     coordinator.pause(guarded)
     results = await guarded.options(timeout=0.01).map(range(100), return_exceptions=True)
@@ -189,7 +177,9 @@ async def test_a_map_of_calls_that_expire(coordinator: Coordinator, name: str) -
     assert await guarded.options(timeout=60).map(range(100)) == list(range(100))
 
 
-async def test_callbacks_hear_of_it_on_the_loop(coordinator: Coordinator, name: str) -> None:
+async def test_callbacks_hear_of_it_on_the_loop(
+    coordinator: Coordinator, name: str, same: Same
+) -> None:
     guarded = task_token_guard(name, timeout=0.01)(same)
     coordinator.pause(guarded)
     token = guarded()
@@ -206,7 +196,7 @@ async def same_soon() -> None:
 
 
 async def test_single_calls_ask_for_other_timeouts(
-    coordinator: Coordinator, gate: Gate, name: str
+    coordinator: Coordinator, gate: Gate, name: str, expires: Expires
 ) -> None:
     guarded = task_token_guard(name, timeout=0.02, run_timeout=0.02)(gate)
     without = guarded.options(timeout=None, run_timeout=None)("without")
@@ -219,7 +209,7 @@ async def test_single_calls_ask_for_other_timeouts(
 
 
 async def test_configured_timeouts_hold_for_calls_to_come(
-    coordinator: Coordinator, name: str
+    coordinator: Coordinator, name: str, same: Same, expires: Expires
 ) -> None:
     guarded = task_token_guard(name)(same)
     coordinator.pause(guarded)
@@ -233,7 +223,9 @@ async def test_configured_timeouts_hold_for_calls_to_come(
     assert await gather(*[before, lasting]) == ["before", "lasting"]
 
 
-async def test_after_stop_and_start(new_coordinator: NewCoordinator, name: str) -> None:
+async def test_after_stop_and_start(
+    new_coordinator: NewCoordinator, name: str, same: Same, expires: Expires
+) -> None:
     coordinator = new_coordinator()
     guarded = task_token_guard(name, timeout=0.01)(same)
     for _ in range(3):

@@ -164,7 +164,7 @@ cdef class Collector:
         with cython.critical_section(self):
             self.pending += 1
             self.tokens[token.place] = token
-        if not core.dress(token, operation, guard.terms, guard.receiver, deadline):
+        if not _dress(core, token, operation, guard.terms, guard.receiver, deadline):
             return False
         with cython.critical_section(self):
             self.pending -= 1  # hand_over counts it
@@ -191,7 +191,7 @@ cdef class Collector:
         for i in range(receipt.taken):
             # what has been taken may be running, but this consumer, who has not looked yet, holds it
             if chunk[i].extra is not NULL:
-                core.arm(<TokenBase>chunk[i].owner, 0)
+                _arm(core, <TokenBase>chunk[i].owner, 0)
         if receipt.taken == count:
             return True
         for i in range(receipt.taken, count):
@@ -207,7 +207,7 @@ cdef class Collector:
         if self.kept_back is None:
             self.kept_back = token
         else:  # the policy was changed while a chunk was being filled
-            core.overflow(token, operation)
+            _overflow(core, token, operation)
 
     cdef bint hand_over_kept(self) except -1:
         """False: there is still no room for the token that was kept back."""
@@ -219,7 +219,7 @@ cdef class Collector:
             if not token.core.hand_over(token, True) and not tg_ended(tg_word_load(&token.t.word)):
                 return False
             if token.t.extra is not NULL:
-                token.core.arm(token, 0)
+                _arm(token.core, token, 0)
         self.kept_back = None
         return True
 
@@ -234,7 +234,7 @@ cdef class Collector:
         if token is None:
             return False
         self.forget_room()
-        if not token.core.watch_room(token.t.op, notify):
+        if not _watch_room(token.core, token.t.op, notify):
             return False
         self.room = notify
         return True
@@ -242,7 +242,7 @@ cdef class Collector:
     def forget_room(self):
         """The consumer no longer waits for room."""
         if self.room is not None and self.kept_back is not None:
-            self.kept_back.core.unwatch_room(self.room)
+            _unwatch_room(self.kept_back.core, self.room)
         self.room = None
 
     # -- out --------------------------------------------------------------------------------------------------------

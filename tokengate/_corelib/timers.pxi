@@ -67,3 +67,54 @@ cdef class Timekeeper:
                         # a loop that refuses to be woken, no memory: this one's waiter is lost, the others are not
                         _log.error("the expiry of a token could not be announced", exc_info=True)
                     token = None
+
+
+cdef void _arm(Core core, TokenBase token, int64_t run_until) except *:
+    """Sets the timer of a token that has been handed over; run_until: not 0: as it starts, for its run_timeout."""
+    cdef tg_extra *extra = token.t.extra
+    cdef int64_t deadline = run_until if run_until else tg_stamped(&extra.deadline)
+    cdef int debt
+    if deadline == 0:
+        return
+    if core.timers is NULL:
+        _make_timers(core)
+    debt = tg_timers_arm(core.timers, extra, deadline)
+    if tg_ended(tg_word_load(&token.t.word)):
+        tg_timers_disarm(core.timers, extra)  # who ended it may have looked before there was anything to disarm
+    if debt == TG_TIMERS_WAKE:
+        tg_timers_wake(core.timers)
+    elif debt == TG_TIMERS_START:
+        _start_timekeeper(core)
+    elif debt == TG_TIMERS_NO_MEMORY:
+        raise MemoryError("no memory for a deadline")
+
+
+cdef void _disarm(Core core, TokenBase token):
+    """The token has ended. By who ended it, who holds it."""
+    if core.timers is not NULL and tg_stamped(&token.t.extra.deadline) != 0:
+        tg_timers_disarm(core.timers, token.t.extra)
+
+
+cdef void _make_timers(Core core) except *:
+    cdef tg_timers *timers = tg_timers_new()
+    if timers is NULL:
+        raise MemoryError("no memory for deadlines")
+    with cython.critical_section(core):
+        if core.timers is NULL:
+            core.timers = timers
+            timers = NULL
+    if timers is not NULL:
+        tg_timers_release(timers)
+
+
+cdef void _start_timekeeper(Core core) except *:
+    # As with workers: no Python code between the timers' choice and the thread's existence.
+    cdef Timekeeper keeper = None
+    try:
+        keeper = Timekeeper(core, core.on_start, core.on_exit)
+        core.workers.append(keeper)
+        _start_new_thread(keeper.run, ())
+    except BaseException:
+        _remove_identical(core.workers, keeper)
+        tg_timers_start_failed(core.timers)
+        _log.error("no thread could be started for deadlines: they are not kept until one can be", exc_info=True)

@@ -267,7 +267,7 @@ cdef class TokenBase:
                 self.let_key_go()
         self.announce(state, step.old, now, None)
         if room:
-            self.core.announce_room()
+            _announce_room(self.core)
         return True
 
     cdef void give_place(self, tg_counter *counter):
@@ -305,7 +305,7 @@ cdef class TokenBase:
         """Tells everybody who asked that the token has ended. By the winner of the ending edge, once."""
         cdef Link link
         if self.t.extra is not NULL:
-            self.core.disarm(self)
+            _disarm(self.core, self)
         tg_op_ended(self.t.op, state)
         if old & TG_WAITER:
             link = self.link  # once pushed, the token may be delivered and freed, and its reference with it

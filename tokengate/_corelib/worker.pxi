@@ -259,7 +259,7 @@ cdef class Worker:
 
     cdef void limit_run(self, TokenBase token, int64_t until):
         try:
-            token.core.arm(token, until)
+            _arm(token.core, token, until)
         except BaseException:
             _log.error("%r runs without the limit of its run time", token, exc_info=True)
 

@@ -1,0 +1,309 @@
+/* The workers' side of a pool: they wait, claim, take the next token, help themselves, and leave. Rules [P1] to [P5]:
+ * tg_pool.h. */
+#ifndef TG_CREW_H
+#define TG_CREW_H
+
+#include "tg_pool_state.h"
+
+/* A thread that tg_summons asked for takes a worker's record. NULL: no memory; call tg_pool_start_failed. */
+static inline tg_worker *tg_pool_enter(tg_pool *p)
+{
+    tg_mutex_lock(&p->lock);
+    tg_worker *w = p->spare;
+    if (w != NULL) {
+        p->spare = w->next_free;
+    } else {
+        w = (tg_worker *)calloc(1, sizeof *w);
+        if (w == NULL) {
+            tg_mutex_unlock(&p->lock);
+            return NULL;
+        }
+        tg_parker_init(&w->parker);
+        w->index = p->records++;
+        w->next_all = p->all;
+        p->all = w;
+    }
+    w->summoned = true;
+    w->present = true;
+    w->guest = false;
+    w->clock = tg_own_clock();
+#if !defined(_WIN32)
+    w->thread = pthread_self();
+#endif
+    tg_mutex_unlock(&p->lock);
+    return w;
+}
+
+/* The thread could not be started. Returns how many workers are left; with none, the caller ends
+ * what waits, or leaves it to the next submission, which tries again. */
+static inline uint32_t tg_pool_start_failed(tg_pool *p)
+{
+    tg_mutex_lock(&p->lock);
+    uint32_t left = --p->workers;
+    p->waking = false;
+    p->steer.invited = false;
+    tg_summons s = {NULL, false, false, false};
+    if (p->idle != NULL) {
+        s = tg_pool_choose(p); /* the place it held may be free for one that had to park as surplus */
+        p->room |= s.room;
+    }
+    tg_mutex_unlock(&p->lock);
+    if (s.wake != NULL)
+        tg_unpark(&s.wake->parker);
+    return left;
+}
+
+static inline uint64_t tg_thread_cpu(tg_worker *w)
+{
+#if defined(__linux__)
+    clockid_t clock;
+    struct timespec ts;
+    if (pthread_getcpuclockid(w->thread, &clock) == 0 && clock_gettime(clock, &ts) == 0)
+        return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+#else
+    (void)w;
+#endif
+    return 0;
+}
+
+static inline void tg_pool_settle(tg_pool *p, tg_worker *w)
+{
+    tg_op *op = w->due_op;
+    if (op == NULL)
+        return;
+    tg_fair_charge(&p->gate.fair, op, w->due_run - w->due_charge);
+    if (w->due_tokens > 0) {
+        int64_t each = w->due_run / w->due_tokens, mean = (int64_t)op->mean;
+        int64_t weight = w->due_tokens < 8 ? w->due_tokens : 8;
+        op->mean = (uint64_t)(op->measured ? mean + (each - mean) * weight / 8 : each);
+        op->measured = true;
+    }
+    w->due_op = NULL;
+    w->due_run = w->due_charge = 0;
+    w->due_tokens = 0;
+}
+
+/* ---- a guest ------------------------------------------------------------------------------------------------- */
+
+/* None of the operation's functions is at work. */
+static inline bool tg_op_absent(tg_op *op)
+{
+    return atomic_load_explicit(&op->started, memory_order_relaxed) ==
+           atomic_load_explicit(&op->returned, memory_order_relaxed);
+}
+
+/* True: a token of an operation that has no function at work may be admitted, or has been. */
+static inline bool tg_pool_others_wait(tg_pool *p)
+{
+    if (tg_ring_length(&p->ring) > 0)
+        return true; /* whose they are is seen only by taking them out */
+    for (size_t i = 0; i < p->gate.fair.length; i++)
+        if (tg_op_absent(p->gate.fair.queues[i]->op))
+            return true;
+    return false;
+}
+
+/* Takes a token of an operation that has no function at work. The ring is turned round once, so that its order stays;
+ * what a worker takes meanwhile only goes first. NULL: there is none. */
+static inline tg_token *tg_pool_take_other(tg_pool *p, int64_t now)
+{
+    tg_token *found = NULL;
+    while (found == NULL) {
+        tg_token *t = (tg_token *)tg_ring_pop(&p->ring);
+        if (t == NULL)
+            break;
+        /* The others go back to their queues. One that cannot has ended or been started, and is the caller's to skip. */
+        if (tg_op_absent(t->op) || !tg_gate_give_back(&p->gate, t))
+            found = t;
+    }
+    for (size_t i = 0; found == NULL && i < p->gate.fair.length; i++) {
+        tg_queue *q = p->gate.fair.queues[i];
+        if (!tg_op_absent(q->op) || !tg_gate_open(&p->gate, q))
+            continue;
+        found = tg_gate_admit_from(&p->gate, q, now);
+        if (found == NULL) {
+            i = (size_t)-1; /* that one had ended, and the heap has changed */
+            continue;
+        }
+        p->steer.taken++;
+        p->room = p->room || found->op->room_wanted;
+    }
+    return found;
+}
+
+/* The worker that was summoned by an invitation: it takes one token of another operation, past the limit. */
+static inline tg_token *tg_pool_welcome(tg_pool *p, tg_worker *w)
+{
+    p->steer.invited = false;
+    if (tg_pool_places(p) <= (int64_t)p->limit)
+        return NULL; /* a place has become free meanwhile */
+    tg_token *t = tg_pool_take_other(p, tg_now());
+    if (t != NULL) {
+        w->guest = true;
+        p->steer.guests++;
+    }
+    return t;
+}
+
+/* Waits for a token. Returns it ADMITTED, or NULL: the worker has left the pool and must end. Called detached from
+ * the interpreter. */
+static inline tg_token *tg_pool_wait(tg_pool *p, tg_worker *w)
+{
+    for (;;) {
+        tg_mutex_lock(&p->lock);
+        tg_pool_settle(p, w);
+        tg_token *t = NULL;
+        if (w->summoned && p->steer.invited)
+            t = tg_pool_welcome(p, w);
+        if (t == NULL && tg_pool_places(p) <= (int64_t)p->limit)
+            t = tg_pool_take(p, tg_now());
+        if (t != NULL) {
+            tg_mutex_unlock(&p->lock);
+            return t;
+        }
+        tg_pool_arrive(p, w);
+        bool excess = (int64_t)p->workers - tg_pool_replaced(p) > (int64_t)p->max_workers;
+        /* Closing: there is no work, or the limit keeps it from this worker and leaves it to the active ones. Either
+         * way nobody parks in a closing pool, for nobody would wake it again. */
+        if (excess || p->closing) {
+            p->workers--;
+            p->cpu_before += tg_thread_cpu(w);
+            w->present = false;
+            w->next_free = p->spare;
+            p->spare = w;
+            /* nobody to wake in its place: it found no work, or what is left active still fills the limit */
+            tg_mutex_unlock(&p->lock);
+            return NULL;
+        }
+        w->next_idle = p->idle;
+        p->idle = w;
+        p->n_idle++;
+        tg_mutex_unlock(&p->lock);
+        tg_park(&w->parker);
+    }
+}
+
+/* The claimant is about to run; with it attached the next may be woken [P3]. */
+static inline tg_summons tg_pool_claimed(tg_pool *p, tg_worker *w)
+{
+    tg_mutex_lock(&p->lock);
+    tg_pool_arrive(p, w);
+    tg_pool_refill(p, tg_now());
+    tg_summons s = tg_pool_choose(p);
+    tg_mutex_unlock(&p->lock);
+    return s;
+}
+
+/* The slow half of tg_pool_next and tg_pool_skip: settle, admit, take, choose whom to wake. */
+static inline tg_token *tg_pool_turn(tg_pool *p, tg_worker *w, tg_op *op, bool late, int64_t now, tg_summons *out)
+{
+    tg_token *t = NULL;
+    *out = (tg_summons){NULL, false, false, false};
+    tg_mutex_lock(&p->lock);
+    if (late)
+        p->abandoned--;
+    tg_pool_settle(p, w);
+    if (op != NULL && tg_op_gated(op))
+        tg_gate_refresh_op(&p->gate, op);
+    if (w->guest) {
+        w->guest = false;
+        p->steer.guests--;
+    }
+    if (tg_pool_places(p) <= (int64_t)p->limit) {
+        t = tg_pool_take(p, now);
+        *out = tg_pool_choose(p); /* without a token there is no work, so it asks for nothing */
+    }
+    tg_mutex_unlock(&p->lock);
+    return t;
+}
+
+/* A function of `op` has returned after `run` ns: takes the next token without waiting, lock-free while the account
+ * is small. NULL: nothing to run and nothing asked in `out`, go to tg_pool_wait. late: the token had been abandoned
+ * before. */
+static inline tg_token *tg_pool_next(tg_pool *p, tg_worker *w, tg_op *op, int64_t charge, int64_t run, bool late,
+                                     int64_t now, tg_summons *out)
+{
+    if (w->due_op != NULL && w->due_op != op) {
+        tg_mutex_lock(&p->lock);
+        tg_pool_settle(p, w);
+        tg_mutex_unlock(&p->lock);
+    }
+    w->due_op = op;
+    w->due_run += run;
+    w->due_charge += charge;
+    w->due_tokens++;
+    if (!late && !w->guest && !tg_op_gated(op) && w->due_run < TG_SETTLE_NS && w->due_tokens < TG_SETTLE_TOKENS) {
+        tg_token *t = (tg_token *)tg_ring_pop(&p->ring);
+        if (t != NULL) {
+            *out = (tg_summons){NULL, false, false, false};
+            return t;
+        }
+    }
+    return tg_pool_turn(p, w, op, late, now, out);
+}
+
+/* A token that was popped had ended already (its charge goes back): takes the next one. */
+static inline tg_token *tg_pool_skip(tg_pool *p, tg_worker *w, tg_op *op, int64_t charge, int64_t now,
+                                     tg_summons *out)
+{
+    tg_mutex_lock(&p->lock);
+    tg_fair_charge(&p->gate.fair, op, -charge);
+    tg_mutex_unlock(&p->lock);
+    return tg_pool_turn(p, w, op, false, now, out);
+}
+
+/* Starts a popped token of a barred operation, if it may start; see tg_gate_start. */
+static inline enum tg_start tg_pool_start(tg_pool *p, tg_token *t)
+{
+    tg_mutex_lock(&p->lock);
+    enum tg_start how = tg_gate_start(&p->gate, t);
+    tg_mutex_unlock(&p->lock);
+    return how;
+}
+
+/* The next token for a worker that has run none. */
+static inline tg_token *tg_pool_again(tg_pool *p, tg_worker *w, int64_t now, tg_summons *out)
+{
+    return tg_pool_turn(p, w, NULL, false, now, out);
+}
+
+/* For a worker that is about to wait for this very token: starts it, if it has not started and pause, limit and key let
+ * it. True: the caller runs it; `was` tells from which state, and from WAITING it owns the queue's reference. */
+static inline bool tg_pool_help(tg_pool *p, tg_token *t, int64_t now, uint32_t *was, tg_summons *out)
+{
+    tg_op *op = t->op;
+    tg_key *key = t->extra != NULL ? t->extra->key : NULL;
+    bool ours = false;
+    *out = (tg_summons){NULL, false, false, false};
+    tg_mutex_lock(&p->lock);
+    uint32_t state = tg_state_of(tg_word_load(&t->word));
+    bool may = !op->paused && !p->gate.paused;
+    if (op->policy.limit != 0 && tg_op_executing(op) >= (int64_t)op->policy.limit)
+        may = false;
+    if (state == TG_WAITING)
+        may = may && t->linked && (op->policy.limit == 0 || tg_gate_has_place(&p->gate, op)) &&
+              (key == NULL || (key->ready && key->head == t));
+    else
+        may = may && (op->policy.limit == 0 || tg_op_places(op) <= (int64_t)op->policy.limit) &&
+              (key == NULL || key->running <= op->policy.key_limit); /* beyond it: to be ended, not run */
+    if (may && (state == TG_WAITING || state == TG_ADMITTED)) {
+        tg_step step = tg_word_try_start(&t->word);
+        ours = step.moved;
+        *was = tg_state_of(step.old);
+    }
+    if (ours) {
+        tg_count(&op->started);
+        if (*was == TG_WAITING) {
+            tg_op_unlink(&p->gate, t);
+            tg_stamp(&t->admitted, now);
+            tg_count(&op->admitted);
+            if (key != NULL)
+                tg_key_take(t->extra);
+            out->room = op->room_wanted;
+        }
+    }
+    tg_mutex_unlock(&p->lock);
+    return ours;
+}
+
+#endif
