@@ -52,6 +52,7 @@ static void look(trial *t, int64_t span)
         .steady_cpu = (int64_t)(got * (double)span),
         .steady = n * span,
         .ready = (int64_t)((m->gil && want > 1 ? 1 : want) * (double)span), /* those that wait for the GIL sleep */
+        .asleep = random_below(&t->seed, 1000) >= 1000 * (got < 1 ? got : 1),
         .active = n,
         .max = m->max,
         .cpus = m->cpus,
@@ -159,7 +160,7 @@ static void without_a_gil(void)
 static tg_look plain(trial *t, uint32_t active)
 {
     return (tg_look){.now = t->now += 5 * MS, .span = 5 * MS, .active = active, .max = 64, .cpus = 2, .gil = true, .full = true,
-                     .loop = true};
+                     .loop = true, .asleep = true};
 }
 
 static void one_outlier_cuts_nothing(void)

@@ -311,6 +311,7 @@ static inline void tg_keeper_workers(tg_keeper *k, tg_look *l, uint32_t found, b
     uint32_t asked = 0, ready = 0;
     if (tg_clock_cpu(tg_own_clock()) < 0) {
         l->cpu = tg_process_cpu() < 0 ? -1 : l->process;
+        l->asleep = true;
         return;
     }
     for (uint32_t i = 0; i < found; i++) {
@@ -346,6 +347,7 @@ static inline void tg_keeper_workers(tg_keeper *k, tg_look *l, uint32_t found, b
             }
         }
     }
+    l->asleep = ready == 0;
     if (asked > 0)
         l->ready = l->steady / asked * ready; /* of the others as many on average */
 }

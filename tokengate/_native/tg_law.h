@@ -24,6 +24,7 @@
 #define TG_LAW_ALONE_GIL 0.85  /* nor, with this one, a second one beside one that holds the GIL */
 #define TG_LAW_SPREAD 2.5      /* phases are random: so many times capacity / share are needed to use it all */
 #define TG_LAW_HALF 0.5        /* workers that use this burn, they do not only wake up now and then */
+#define TG_LAW_ASLEEP_IN 12    /* in one look of so many all workers sleep, or the GIL is taken */
 #define TG_LAW_PART 0.25       /* workers that use less than this sleep, whatever else in the process burns */
 #define TG_LAW_LUMP_NS 8000000 /* CPU time of the process is smoothed over about this */
 #define TG_LAW_WANTING 0.8     /* so many of the active workers are ready to run */
@@ -65,6 +66,7 @@ typedef struct {
     int64_t loop_cpu;               /* of the busiest loop's thread */
     int64_t process;                /* of the process but for its loops' threads; -1: unknown */
     int64_t steady_cpu, steady;     /* of the workers that were active from beginning to end: CPU, and span summed */
+    bool asleep;                    /* no worker was ready to run, or that cannot be known */
     uint32_t active, max, cpus;
     bool gil;
     bool full;                      /* tokens wait, every place is taken, and nobody is on the way */
@@ -84,7 +86,7 @@ typedef struct {
     double share;   /* CPU share that one active worker wants; an upper estimate */
     /* the window */
     int64_t span, cpu, ready, loop_cpu, steady_cpu, steady, attach;
-    uint32_t starved, prompt, attached;
+    uint32_t starved, prompt, attached, looks, asleep;
     /* memory */
     int64_t proof;                 /* when a prompt answer last proved the GIL free; 0: never */
     uint32_t bad;                  /* a limit that starved the loop; not reached again before */
@@ -100,7 +102,7 @@ typedef struct { uint32_t limit; tg_reason reason; double busy; } tg_ruling;
 static inline void tg_law_restart(tg_law *s)
 {
     s->span = s->cpu = s->ready = s->loop_cpu = s->steady_cpu = s->steady = s->attach = 0;
-    s->starved = s->prompt = s->attached = 0;
+    s->starved = s->prompt = s->attached = s->looks = s->asleep = 0;
 }
 
 /* Forgets what it learnt. */
@@ -117,6 +119,8 @@ static inline void tg_law_absorb(tg_law *s, const tg_look *l)
     s->span += l->span;
     s->cpu += l->cpu > 0 ? l->cpu : 0;
     s->ready += l->ready;
+    s->looks++;
+    s->asleep += l->asleep;
     s->loop_cpu += l->loop_cpu;
     s->steady_cpu += l->steady_cpu;
     s->steady += l->steady;
@@ -233,6 +237,12 @@ static inline tg_ruling tg_law_judge(tg_law *s, const tg_look *l)
     /* up */
     if (!l->full || s->limit >= l->max) {
         if (!l->full || s->span >= TG_LAW_WINDOW_NS)
+            tg_law_restart(s);
+        return held;
+    }
+    /* Where CPUs are short, those that share a GIL use little of what they want. But at any time one of them is ready. */
+    if (!free_gil && s->asleep * TG_LAW_ASLEEP_IN < s->looks) {
+        if (s->span >= TG_LAW_WINDOW_NS)
             tg_law_restart(s);
         return held;
     }
