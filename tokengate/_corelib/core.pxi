@@ -185,7 +185,8 @@ cdef class Core:
         return token
 
     cdef inline bint hand_over(self, TokenBase token, bint patient) except -1:
-        """patient: no older one has to make room. False: the pool did not take it; it has ended, or its operation's queue is full."""
+        """patient: no older one has to make room. False: the pool did not take it; it has ended, or its operation's queue
+        is full."""
         cdef tg_token *t = &token.t
         cdef tg_receipt receipt
         Py_INCREF(token)  # the queue's reference
