@@ -173,8 +173,9 @@ async def test_they_are_counted_now_and_in_all(
     gates = [new_gate() for _ in range(3)]
 
     def ledger() -> tuple[int, int, int]:
-        of, total = coordinator.stats().operations[name], coordinator.stats().totals
-        assert of.abandoned_now == total.abandoned_now
+        stats = coordinator.stats()
+        of = stats.operations[name]
+        assert of.abandoned_now == stats.totals.abandoned_now
         return of.executing, of.abandoned_now, of.abandoned_total
 
     guarded = task_token_guard(name)(lambda number: gates[number]())

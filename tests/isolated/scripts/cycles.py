@@ -14,7 +14,7 @@ import psutil
 import tokengate
 
 WARM_UP = 300
-CYCLES = 500
+CYCLES = 250
 process = psutil.Process()
 
 
@@ -77,10 +77,11 @@ def repeat(cycle: Callable[[], None], count: int) -> "tuple[int, int, int]":
 # neither it nor a keeper of its limit comes and goes: they are no leak
 tokengate.configure_default(thread_workers=1, loop_lag_target=None)
 cycle = globals()[sys.argv[1]]
-looks = [repeat(cycle, count) for count in (WARM_UP, CYCLES, CYCLES)]
+looks = [repeat(cycle, count) for count in (WARM_UP, *4 * (CYCLES,))]
 memory, files, threads = zip(*looks, strict=True)
 print("descriptors", files[-1] - files[0])
 print("threads", threads[-1] - threads[0])
-# The allocator of free-threaded builds takes megabytes more now and then, once; a leak grows always.
+# The allocator of free-threaded builds has its megabyte more or less; a leak grows every time, and
+# the smallest thing that could leak grows far more than that in so many cycles.
 growth = min(after - before for before, after in itertools.pairwise(memory))
 print("bytes each", max(0, growth) // CYCLES)
