@@ -230,8 +230,9 @@ def test_keys_used_once_leave_no_memory(run_python: RunPython) -> None:
                 pass
             gc.collect()
             return resident()
-        before = wave(0, 20_000)
-        print((wave(20_000, 80_000) - before) / 80_000)
+        looks = [wave(0, 20_000), *(wave(i * 40_000, 40_000) for i in range(1, 4))]
+        # the allocator of free-threaded builds takes a megabyte now and then; a leak grows always
+        print(min(after - before for before, after in zip(looks, looks[1:])) / 40_000)
         """
     )
     assert float(told) < 40, "bytes for each key that nobody uses any more"
