@@ -50,12 +50,12 @@ class Coordinator(_core.Core):
 
     thread_workers: how many tokens may execute at once, 1 to 4096; None: up to 64 threads (or
     ``TOKENGATE_THREAD_WORKERS``), of which an operation without a limit leaves some to the others.
-    loop_lag_target: seconds; how many of them are active at a time
-    is steered so that event loops wait no longer than about this for the interpreter, and that no
-    more burn CPU than there are CPUs; None: always as many as there are. pin: ``"core"`` binds each
-    worker to one core (LaneUnavailable where the system cannot); ``"none"`` does not; ``"auto"``
-    does not either, since no gain was measured. stop_timeout: the seconds `stop` gives what still
-    runs. name: start of the threads' names.
+    loop_lag_target: seconds; how many of them are active at a time is steered so that event loops
+    wait no longer than about this for the interpreter, and that no more burn CPU than there are
+    CPUs; None: always as many as there are. pin: ``"core"`` binds each worker to one core
+    (LaneUnavailable where the system cannot); ``"none"`` does not; ``"auto"`` does not either,
+    since no gain was measured. stop_timeout: the seconds `stop` gives what still runs. name: start
+    of the threads' names.
 
     Starts by itself on first use; usable as ``with`` and ``async with``, which stop it. All
     methods may be called from any thread; none blocks except `stop` and leaving ``with``.
@@ -199,7 +199,7 @@ class Coordinator(_core.Core):
             lines.append(f"{waiting} waiting tokens were killed")
         if not ended:
             stuck = executing_tokens(self._lane.workers)
-            told = [describe(*each) for each in stuck]  # as they are, not as killed
+            told = describe(stuck)  # as they are, not as killed
             for token, _ in stuck:
                 token._kill_with(
                     CoordinatorStopped(f"{self!r}: stopped while the function was running")

@@ -9,10 +9,9 @@ from typing import Any, Self
 
 from tokengate import _core
 from tokengate.errors import TokenCancelled
+from tokengate.policy import LONGEST
 
 __all__ = ["checkpoint", "deadline"]
-
-_LONGEST = 100 * 365 * 86_400.0
 
 
 class deadline:  # noqa: N801 - reads like the statement it stands for
@@ -29,7 +28,7 @@ class deadline:  # noqa: N801 - reads like the statement it stands for
             raise TypeError(f"deadline({seconds!r}): expected seconds as a number")
         if seconds != seconds or seconds < 0:
             raise ValueError(f"deadline({seconds!r}): expected 0 seconds or more")
-        self._seconds = float(min(seconds, _LONGEST))
+        self._seconds = float(min(seconds, LONGEST))
         self._resets: list[Reset[int]] = []
 
     def __enter__(self) -> Self:

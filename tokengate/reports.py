@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterable
 from time import monotonic_ns
+from types import FrameType
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,27 +17,25 @@ if TYPE_CHECKING:
 __all__ = ["describe", "dump_tokens", "executing_tokens"]
 
 
-def executing_tokens(
-    workers: Iterable[LaneThread],
-) -> list[tuple[Token[Any], str]]:
-    """(token, Python stack of its worker) of every function that has not returned, oldest first.
+def executing_tokens(workers: Iterable[LaneThread]) -> list[tuple[Token[Any], LaneThread]]:
+    """(token, its worker) of every function that has not returned, oldest first.
 
     Also of abandoned ones, and of those that wait for a token their worker runs meanwhile.
     """
-    frames = sys._current_frames()
-    found = []
-    for worker in list(workers):
-        tokens = worker.tokens
-        if tokens:
-            frame = frames.get(worker.thread_ident) if worker.thread_ident is not None else None
-            stack = "  (no stack)\n" if frame is None else "".join(traceback.format_stack(frame))
-            found += [(token, stack) for token in tokens]
+    found = [(token, worker) for worker in list(workers) for token in worker.tokens]
     found.sort(key=lambda each: each[0].id)
     return found
 
 
-def describe(token: Token[Any], stack: str) -> str:
-    """One paragraph: the token, for how long, for whom, and where its function is."""
+def describe(found: Iterable[tuple[Token[Any], LaneThread]]) -> list[str]:
+    """A paragraph for each: the token, for how long, for whom, and where its function is."""
+    frames = sys._current_frames()
+    return [_paragraph(token, worker, frames) for token, worker in found]
+
+
+def _paragraph(token: Token[Any], worker: LaneThread, frames: dict[int, FrameType]) -> str:
+    frame = frames.get(worker.thread_ident) if worker.thread_ident is not None else None
+    stack = "  (no stack)\n" if frame is None else "".join(traceback.format_stack(frame))
     caller = token.caller
     whose = "" if caller is None else f", called by task {caller!r}"
     return f"{token!r}, for {_since(token.timestamps[2]):.1f} s{whose}:\n{stack}"
@@ -56,6 +55,6 @@ def dump_tokens(coordinator: Coordinator, workers: Iterable[LaneThread], file: I
         f"{coordinator!r}: {len(found) - abandoned} tokens executing, {abandoned} abandoned, "
         f"{totals.waiting + totals.admitted} waiting\n"
     )
-    for token, stack in found:
+    for (token, _), told in zip(found, describe(found), strict=True):
         age = _since(token.timestamps[0])
-        file.write(f"\n{describe(token, stack).rstrip()}\n  created {age:.1f} s ago\n")
+        file.write(f"\n{told.rstrip()}\n  created {age:.1f} s ago\n")

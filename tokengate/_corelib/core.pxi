@@ -43,11 +43,12 @@ cdef class Core:
         self.cpus = cpus
         self.initial = 1 if gil_enabled() else cpus
 
+    cdef uint32_t first_limit(self) noexcept:
+        return self.initial if self.lag_target > 0 and self.initial < self.max_workers else self.max_workers
+
     cdef tg_pool *new_pool(self) except NULL:
-        cdef uint32_t limit = self.max_workers
+        cdef uint32_t limit = self.first_limit()
         cdef tg_pool *pool
-        if self.lag_target > 0 and self.initial < limit:
-            limit = self.initial
         pool = tg_pool_new(self.max_workers, limit)
         if pool is NULL:
             raise MemoryError("no memory for a coordinator's queues")
@@ -391,11 +392,10 @@ cdef class Core:
     def _restart_pool(self, uint32_t max_workers):
         """The numbers of a pool that is not in use, after `_set_steering`."""
         cdef tg_summons summons
-        cdef uint32_t limit = max_workers
+        cdef uint32_t limit
         self.check()
         self.max_workers = max_workers
-        if self.lag_target > 0 and self.initial < limit:
-            limit = self.initial
+        limit = self.first_limit()
         tg_pool_steer(self.pool, self.lag_target, limit, self.cpus, gil_enabled())
         tg_pool_reserve(self.pool, self.reserves)
         tg_pool_resize(self.pool, max_workers, limit, &summons)

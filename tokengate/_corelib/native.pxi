@@ -29,8 +29,6 @@ cdef extern from "tg_word.h" nogil:
     bint tg_ended(uint32_t word)
     bint tg_abandoned(uint32_t word)
     tg_step tg_word_submit(tg_word *w)
-    tg_step tg_word_try_admit(tg_word *w)
-    tg_step tg_word_give_back(tg_word *w)
     tg_step tg_word_try_start(tg_word *w)
     tg_step tg_word_finish(tg_word *w, uint32_t to)
     tg_step tg_word_fail_unrun(tg_word *w)
@@ -55,7 +53,6 @@ cdef extern from "tg_hist.h" nogil:
         uint64_t total_max
         uint64_t *le
     uint64_t tg_hist_bound_ns(uint32_t i)
-    void tg_hist_init(tg_hist *h)
     void tg_hist_record(tg_hist *h, uint64_t ns, uint64_t now)
     void tg_hist_snapshot(tg_hist *h, uint64_t now, tg_hist_view *view)
 
@@ -131,7 +128,6 @@ cdef extern from "tg_token.h" nogil:
 cdef extern from "tg_inbox.h" nogil:
     ctypedef struct tg_inbox:
         pass
-    void tg_inbox_init(tg_inbox *box)
     bint tg_inbox_push(tg_inbox *box, tg_token *token, int64_t now)
     tg_token *tg_inbox_take(tg_inbox *box)
     bint tg_inbox_arm(tg_inbox *box, int64_t now)

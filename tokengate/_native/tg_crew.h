@@ -103,8 +103,8 @@ static inline bool tg_pool_others_wait(tg_pool *p)
     return false;
 }
 
-/* Takes a token of an operation that has no function at work. The ring is turned round once, so that its order stays;
- * what a worker takes meanwhile only goes first. NULL: there is none. */
+/* Takes a token of an operation that has no function at work, out of the ring or the queues; what lies in the ring before
+ * it goes back to its queue, in order. NULL: there is none. */
 static inline tg_token *tg_pool_take_other(tg_pool *p, int64_t now)
 {
     tg_token *found = NULL;
