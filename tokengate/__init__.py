@@ -22,17 +22,21 @@ from tokengate.errors import (
     TokenGateError,
     TokenKilled,
 )
+from tokengate.executor import Executor
 from tokengate.gathering import as_completed, gather
 from tokengate.guard import GuardedFunction, task_token_guard
+from tokengate.install import Installation, install
 from tokengate.stats import Stats
 from tokengate.token import Token, TokenState
 
 __all__ = [
     "Coordinator",
     "CoordinatorStopped",
+    "Executor",
     "FunctionExited",
     "GateFull",
     "GuardedFunction",
+    "Installation",
     "LaneUnavailable",
     "Stats",
     "Token",
@@ -50,6 +54,7 @@ __all__ = [
     "deadline",
     "gather",
     "get_coordinator",
+    "install",
     "task_token_guard",
     "use",
 ]

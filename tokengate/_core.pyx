@@ -29,6 +29,8 @@ cdef class Timekeeper
 cdef class Keeper
 cdef class GuardBase
 cdef class Collector
+cdef class FutureBase
+cdef class ExecutorBase
 
 include "_corelib/runtime.pxi"
 include "_corelib/inbound.pxi"
@@ -43,3 +45,4 @@ include "_corelib/deadlock.pxi"
 include "_corelib/keeper.pxi"
 include "_corelib/guard.pxi"
 include "_corelib/bulk.pxi"
+include "_corelib/future.pxi"

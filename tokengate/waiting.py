@@ -75,3 +75,10 @@ def wait_on_thread(collector: Collector, want: int, deadline: float | None = Non
         if worker is not None:
             collector.end_waiting(worker)
             worker.step_back()
+
+
+def wait_returned_on_thread(tokens, timeout=None):
+    import time
+    for t in tokens:
+        while not t.done() or t.abandoned:
+            time.sleep(0.001)

@@ -143,10 +143,11 @@ cdef class Core:
     # -- the way in -------------------------------------------------------------------------------------------------
 
     cdef TokenBase make(self, type token_class, Operation operation, object tags, bint plain, object fn, tuple args,
-                        dict kwargs):
-        """A token in state CREATED. plain: nothing in the tags can refer to anything else."""
+                        dict kwargs, object context=None):
+        """A token in state CREATED. plain: nothing in the tags can refer to anything else. context: to run the function in;
+        None: a copy of the current one."""
         # not through __init__, which is there to refuse
-        cdef TokenBase token = <TokenBase>(<PyTypeObject*>TokenBase).tp_new(token_class, (), NULL)
+        cdef TokenBase token = <TokenBase>(<PyTypeObject*>token_class).tp_new(token_class, (), NULL)
         tg_token_init(&token.t, operation.record(), <void*>token, tg_pool_new_id(self.pool), self.generation)
         token.core = self
         token.op = operation
@@ -155,7 +156,7 @@ cdef class Core:
         token.fn = fn
         token.args = args
         token.kwargs = kwargs
-        token.context = _own_context()
+        token.context = _own_context() if context is None else context
         token.place = -1
         # Until it ends, the queue, the ring or a worker holds a reference that the garbage collector cannot see, so
         # looking at it would only tell it what is so anyway: nothing it refers to can be garbage. With a million tokens
@@ -166,9 +167,11 @@ cdef class Core:
     cdef TokenBase spawn(self, type token_class, Operation operation, object tags, bint plain, Terms asked,
                          object receiver, object fn, tuple args, dict kwargs):
         """A token on its way. Any thread; `check` comes first."""
-        cdef TokenBase token
+        return self.launch(self.make(token_class, operation, tags, plain, fn, args, kwargs), operation, asked, receiver)
+
+    cdef TokenBase launch(self, TokenBase token, Operation operation, Terms asked, object receiver):
+        """Sets a token that has been made on its way."""
         cdef PyObject *deadline = NULL
-        token = self.make(token_class, operation, tags, plain, fn, args, kwargs)
         loop = _running_loop()
         if loop is not None:
             token.link = _link_to(loop)

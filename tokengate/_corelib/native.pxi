@@ -307,6 +307,7 @@ cdef extern from "Python.h":
     PyObject *PyThreadState_GetDict()
     PyObject *PyDict_GetItemWithError(object d, object key) except? NULL
     bint PyFunction_Check(object o)
+    bint PyCFunction_Check(object o)
     ctypedef struct PyTypeObject:
         object (*tp_new)(type, object, PyObject *)
     object PyObject_GenericGetAttr(object o, object name)

@@ -356,6 +356,20 @@ cdef class TokenBase:
         message = self._cancel_message
         return _LoopCancelled() if message is None else _LoopCancelled(message)
 
+    cdef object translated(self, object error):
+        """What an awaiter gets for what the function raised."""
+        if not isinstance(error, _MUST_NOT_ACT):
+            return error
+        wrapped = FunctionExited(
+            f"the function of {self!r} raised {type(error).__name__}{_told(error)}; it ends this token, not the awaiter"
+        )
+        wrapped.__cause__ = error
+        return wrapped
+
+    cdef bint reports(self):
+        """Whether an exception that nobody asks for is told to the loop, or logged."""
+        return True
+
     cdef object cancelled_error(self):
         if _running_loop() is not None:
             return self._make_cancelled_error()
@@ -427,6 +441,9 @@ cdef class TokenBase:
             raise _InvalidState(
                 f"{self!r} has not ended, and waiting for it here would stall the running event loop: await it"
             )
+        self.wait(timeout)
+
+    cdef void wait(self, timeout) except *:
         worker = current_worker()
         if timeout is not None and timeout <= 0:
             raise TimeoutError(f"{self!r} has not ended")  # a look, for which nothing is run

@@ -308,16 +308,12 @@ cdef class Worker:
 
 cdef object _failure(TokenBase token, object error):
     # The exception is the user's own and may be as badly behaved as it likes: nothing here may raise.
+    cdef Failure failure
     try:
-        if isinstance(error, _MUST_NOT_ACT):
-            wrapped = FunctionExited(
-                f"the function of {token!r} raised {type(error).__name__}{_told(error)}; it ends this token, not the "
-                "awaiter"
-            )
-            wrapped.__cause__ = error
-            error = wrapped
-        return Failure(error, None if token.link is None else token.link.loop_ref,
-                       f"token {token.t.id} of {token.op.name}")
+        failure = Failure(token.translated(error), None if token.link is None else token.link.loop_ref,
+                          f"token {token.t.id} of {token.op.name}")
+        failure.retrieved = not token.reports()
+        return failure
     except BaseException:
         return Failure(error, None, "a token")
 
