@@ -26,7 +26,7 @@ from typing import (
 
 from tokengate import _core, topology
 from tokengate.errors import CoordinatorStopped, LaneUnavailable, TokenKilled
-from tokengate.lanes.threads import ThreadLane
+from tokengate.lanes.threads import LEAVING, ThreadLane, join_leaving
 from tokengate.naming import NO_TAGS, operation_name, reject_asynchronous
 from tokengate.policy import Policies, checked_policy
 from tokengate.reports import describe, dump_tokens, executing_tokens
@@ -502,6 +502,7 @@ def _stop_all() -> None:
     for coordinator in list(_coordinators):
         if coordinator.in_use:
             coordinator.stop()
+    join_leaving(LEAVING)  # also of those that were stopped before, or dropped
 
 
 # Runs before threading joins non-daemon threads and before daemon threads lose the interpreter;

@@ -237,7 +237,7 @@ cdef class Core:
             self.keeper = keeper
             keeper.call()
             self.workers.append(keeper)
-            _start_new_thread(keeper.run, ())
+            _start_thread(keeper.run, keeper.handle)
         except BaseException:
             # Whoever calls next tries again; until then the limit stays where it is. Not an error: where the system has no
             # thread to give, there are none to be let in either.
@@ -284,7 +284,7 @@ cdef class Core:
         try:
             worker = Worker(self, self.on_start, self.on_exit, self.on_fork)
             self.workers.append(worker)
-            _start_new_thread(worker.run, ())
+            _start_thread(worker.run, worker.handle)
         except BaseException as error:
             _remove_identical(self.workers, worker)
             self._start_failed(str(error))

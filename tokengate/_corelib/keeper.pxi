@@ -25,6 +25,7 @@ cdef class Keeper:
     cdef uint64_t logged     # changes of the limit written to the log so far
     cdef object core_ref, on_start, on_exit
     cdef readonly object thread_ident
+    cdef readonly object handle  # of the thread; None before Python 3.13
 
     def __cinit__(self, Core core, on_start, on_exit):
         """on_start(keeper) runs on the keeper's thread first, on_exit(keeper) last."""
@@ -33,6 +34,7 @@ cdef class Keeper:
         self.generation = core.generation
         self.core_ref = weakref.ref(core)
         self.on_start = on_start
+        self.handle = _new_handle()
         self.on_exit = on_exit
         self.k = tg_keeper_new(self.pool)
         if self.k is NULL:

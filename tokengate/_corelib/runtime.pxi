@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import weakref
-from _thread import start_new_thread as _start_new_thread
+import _thread
 from asyncio import CancelledError as _LoopCancelled
 from asyncio import InvalidStateError as _InvalidState
 from asyncio import _get_running_loop as _running_loop
@@ -95,3 +95,15 @@ cdef void _set_thread_value(str key, object value) except *:
     if mine is NULL:
         raise MemoryError("no dictionary for this thread")
     (<dict>mine)[key] = value
+
+
+# From Python 3.13 on a thread can be waited for to its very end; see tokengate/lanes/threads.py for who does.
+_start_joinable_thread = getattr(_thread, "start_joinable_thread", None)
+_new_handle = getattr(_thread, "_ThreadHandle", lambda: None)
+
+
+cdef void _start_thread(run, handle) except *:
+    if _start_joinable_thread is None:
+        _thread.start_new_thread(run, ())
+    else:
+        _start_joinable_thread(run, handle=handle, daemon=True)

@@ -12,12 +12,14 @@ cdef class Timekeeper:
     cdef uint32_t generation
     cdef object on_start, on_exit
     cdef readonly object thread_ident
+    cdef readonly object handle  # of the thread; None before Python 3.13
 
     def __cinit__(self, Core core, on_start, on_exit):
         """on_start(self) runs on the thread first, on_exit(self) last; not in a forked child."""
         self.timers = tg_timers_retain(core.timers)
         self.generation = core.generation
         self.on_start = on_start
+        self.handle = _new_handle()
         self.on_exit = on_exit
 
     def __dealloc__(self):
@@ -113,7 +115,7 @@ cdef void _start_timekeeper(Core core) except *:
     try:
         keeper = Timekeeper(core, core.on_start, core.on_exit)
         core.workers.append(keeper)
-        _start_new_thread(keeper.run, ())
+        _start_thread(keeper.run, keeper.handle)
     except BaseException:
         _remove_identical(core.workers, keeper)
         tg_timers_start_failed(core.timers)

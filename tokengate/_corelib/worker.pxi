@@ -19,6 +19,7 @@ cdef class Worker:
     cdef tg_port *port       # of the loop that the last token's waiter is on
     cdef int64_t waited      # the wake-up of that loop that has been waited for
     cdef readonly object thread_ident
+    cdef readonly object handle  # of the thread; None before Python 3.13
     cdef object on_start, on_exit, on_fork
     cdef list outer          # the tokens below the current one, outermost first; under the critical section
     cdef object waits_for    # tokens its function is blocked on, for as long as it takes; under _waiting_lock
@@ -31,6 +32,7 @@ cdef class Worker:
         self.pool = tg_pool_retain(core.pool)
         self.generation = core.generation
         self.on_start = on_start
+        self.handle = _new_handle()
         self.on_exit = on_exit
         self.on_fork = on_fork
 

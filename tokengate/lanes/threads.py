@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Callable
+from time import monotonic
+from typing import Any
 
 from tokengate import topology
 from tokengate._core import Keeper, Worker
 from tokengate.lanes.base import LaneThread
 
-__all__ = ["ThreadLane"]
+__all__ = ["ThreadLane", "join_leaving"]
+
+LEAVING = 1.0  # s; so long a thread on its way out is waited for, whatever the timeout
+
+# Threads that have done their last work here and are on their way out of the interpreter. One that
+# is still on it while the interpreter is torn down may be stopped there with a lock of the
+# interpreter's own in its hands, which the end of the process then waits for (seen on a
+# free-threaded 3.13). So whoever stops waits for them, too.
+_leaving: list[Any] = []
+_leaving_lock = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leaving_lock._at_fork_reinit)
+
+
+def join_leaving(timeout: float) -> None:
+    """Wait up to `timeout` seconds until every thread that has left a lane has really ended."""
+    deadline = monotonic() + timeout
+    with _leaving_lock:
+        leaving = _leaving.copy()
+    for handle in leaving:
+        handle.join(max(0.0, deadline - monotonic()))
+
+
+def _leave(handle: Any) -> None:
+    if handle is None:  # before Python 3.13 there is nothing to wait with
+        return
+    with _leaving_lock:
+        _leaving[:] = [each for each in _leaving if not each.is_done()]
+        _leaving.append(handle)
 
 
 class ThreadLane:
@@ -57,6 +88,7 @@ class ThreadLane:
             waiting = self._on_empty if not self.workers else []
             if waiting:
                 self._on_empty = []
+        _leave(worker.handle)
         for notify in waiting:
             notify()
 
@@ -70,12 +102,16 @@ class ThreadLane:
 
     def join(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until all workers have ended; False if some have not."""
+        deadline = monotonic() + timeout
         empty = threading.Event()
         self.on_empty(empty.set)
         try:
-            return empty.wait(timeout)
+            if not empty.wait(timeout):
+                return False
         finally:
             self.off_empty(empty.set)
+        join_leaving(max(LEAVING, deadline - monotonic()))
+        return True
 
     def off_empty(self, notify: Callable[[], None]) -> None:
         """Take an `on_empty` back; nothing happens if it has been called already."""
