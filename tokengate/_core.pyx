@@ -29,6 +29,7 @@ cdef class Timekeeper
 cdef class Keeper
 cdef class GuardBase
 cdef class Collector
+cdef class Roster
 
 include "_corelib/runtime.pxi"
 include "_corelib/inbound.pxi"
@@ -43,3 +44,4 @@ include "_corelib/deadlock.pxi"
 include "_corelib/keeper.pxi"
 include "_corelib/guard.pxi"
 include "_corelib/bulk.pxi"
+include "_corelib/roster.pxi"
