@@ -29,6 +29,7 @@ cdef class Timekeeper
 cdef class Keeper
 cdef class GuardBase
 cdef class Collector
+cdef class Roster
 cdef class FutureBase
 cdef class ExecutorBase
 
@@ -45,4 +46,5 @@ include "_corelib/deadlock.pxi"
 include "_corelib/keeper.pxi"
 include "_corelib/guard.pxi"
 include "_corelib/bulk.pxi"
+include "_corelib/roster.pxi"
 include "_corelib/future.pxi"

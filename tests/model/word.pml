@@ -1,11 +1,12 @@
 /* One token and everybody who may want to start it, end it or hear of its end: tg_word.h.
  *
- * Rules [W1]-[W5] are those of tg_word.h, [P5] that of tg_pool.h. README.md maps each process to the code and says
+ * Rules [W1]-[W6] are those of tg_word.h, [P5] that of tg_pool.h. README.md maps each process to the code and says
  * what is left out.
  *
  * Besides the one who submits, the gate, a worker, a canceller and one callback there may be: KILL (a second ender),
  * DETACH (who ends what waits, as stop() does), BAR (the operation is paused for a while), HELP (a worker that blocks
- * on the token), LOOP_WAITERS=2, READ (somebody who looks at any moment).
+ * on the token), LOOP_WAITERS=2, READ (somebody who looks at any moment), WATCH (somebody who wants
+ * to know when the token is over), WATCH=2 (two of them).
  *
  * Each macro that starts with BREAK_ leaves one thing out that the protocol needs.
  */
@@ -20,9 +21,11 @@
 #define WAITER 16
 #define BLOCKED 32
 #define RUNNING 64
+#define WATCHED 128
 
 #define state_of(value) (value & 15)
 #define has_ended(value) (state_of(value) >= COMPLETED)
+#define is_over(value) (has_ended(value) && !(value & RUNNING))
 
 /* Sets of states, as TG_BIT makes them. */
 #define UNSTARTED 7 /* CREATED | WAITING | ADMITTED */
@@ -42,11 +45,14 @@ bool in_ring;
 byte bars = 1;             /* times that the token, admitted, finds its operation paused */
 #endif
 
-bool section;              /* the token's critical section; guards the next four */
+bool section;              /* the token's critical section; guards the next five */
 byte verdict;              /* what a caller's side end says: the state it is for */
 bool stored[LOOP_WAITERS]; /* callbacks not delivered yet */
 bool delivered;
 bool blocker;              /* the lock a blocked thread waits for */
+#ifdef WATCH
+byte watching;             /* a bit set: who has asked and not been told */
+#endif
 
 byte value;                /* what the function returned: COMPLETED, or nothing */
 
@@ -60,6 +66,9 @@ byte calls;
 bool pushed;               /* into the loop's inbox, which holds a token at most once */
 byte told[LOOP_WAITERS];
 byte released;             /* how often the blocked thread's lock was released */
+#ifdef WATCH
+byte told_over;            /* how many were told that it is over */
+#endif
 bool was_abandoned;
 short abandoned_now;       /* the operation's gauge */
 byte abandoned_total;
@@ -141,9 +150,39 @@ inline take_call()
 
 /* ---- telling --------------------------------------------------------------------------------------------------- */
 
-/* TokenBase.announce: by the winner of the ending edge, with the word before it. */
-inline announce()
+/* TokenBase.tell_watchers, by who has made it over [W6] */
+inline tell_watchers()
 {
+#ifdef WATCH
+    atomic {
+        !section ->
+        assert(is_over(word) && !on_stack);
+        if
+        :: watching & 1 -> told_over++
+        :: else
+        fi;
+        if
+        :: watching & 2 -> told_over++
+        :: else
+        fi;
+        watching = 0
+    }
+#else
+    skip
+#endif
+}
+
+/* TokenBase.announce: by the winner of the ending edge to a state, with the word before it. */
+inline announce(ended)
+{
+    if
+#ifdef BREAK_ENDER_TELLS
+    :: old & WATCHED -> tell_watchers()
+#else
+    :: (old & WATCHED) && !((old & RUNNING) && ended != COMPLETED) -> tell_watchers()
+#endif
+    :: else
+    fi;
     if
     :: old & WAITER -> atomic { assert(!pushed); pushed = true } /* Link.push */
     :: else
@@ -195,12 +234,23 @@ inline execute()
 #ifdef BREAK_FLAGS_EARLY
         old = state_of(old) | flags;
 #endif
-        announce()
+        announce(COMPLETED)
     :: else ->
         value = 0; /* the late outcome is dropped */
         abandoned_now--;
 #ifndef BREAK_RETURN_UNSEEN
-        word = word & (255 - RUNNING) /* tg_word_returned: one atomic step */
+#ifdef BREAK_RETURN_LOOKS_FIRST
+        old = word;
+        word = word & (255 - RUNNING);
+#else
+        atomic { old = word; word = word & (255 - RUNNING) } /* tg_word_returned */
+#endif
+#ifndef BREAK_RETURN_UNTOLD
+        if
+        :: old & WATCHED -> tell_watchers()
+        :: else
+        fi
+#endif
 #endif
     fi
 }
@@ -360,7 +410,7 @@ inline end(to, from)
             :: else
             fi
         fi;
-        announce()
+        announce(to)
     :: else
     fi
 }
@@ -545,6 +595,30 @@ active proctype helper()
 }
 #endif
 
+#ifdef WATCH
+/* TokenBase.watch_return; its caller knows by itself where it answers false. */
+proctype watcher(byte me)
+{
+    byte old;
+
+    state_of(word) != CREATED;
+    atomic { !section -> section = true }
+    if
+    :: is_over(word) -> told_over++
+    :: else ->
+        watching = watching | me;
+        announce_waiter(WATCHED);
+#ifndef BREAK_WATCHER_TRUSTS
+        if
+        :: is_over(old) -> atomic { assert(watching & me); watching = watching & (3 - me); told_over++ }
+        :: else
+        fi
+#endif
+    fi;
+    section = false
+}
+#endif
+
 /* ---- what must hold ---------------------------------------------------------------------------------------------- */
 
 #define outcome_there \
@@ -564,6 +638,14 @@ init {
 #if LOOP_WAITERS > 1
         run loop_waiter(1)
 #endif
+#ifdef WATCH
+        ;
+        run watcher(1)
+#if WATCH > 1
+        ;
+        run watcher(2)
+#endif
+#endif
     }
     atomic {
         timeout ->
@@ -575,6 +657,9 @@ init {
         assert(finished_asking);
 #endif
         assert(released <= 1 && !blocker);
+#ifdef WATCH
+        assert(told_over == WATCH && watching == 0);
+#endif
         assert(!call_here && calls <= 1);
         assert(reference == 0 && !linked && !in_ring);
         assert(!on_stack && !(word & RUNNING));

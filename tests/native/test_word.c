@@ -3,7 +3,7 @@
 
 #include "tg_word.h"
 
-#define FLAGS (TG_WAITER | TG_BLOCKED | TG_RUNNING)
+#define FLAGS (TG_WAITER | TG_BLOCKED | TG_RUNNING | TG_WATCHED)
 #define RACE_WORDS 512
 
 /* ---- the edges under one face -------------------------------------------------------------------------------- */
@@ -81,6 +81,7 @@ static void test_table(void)
         CHECK(tg_word_sources(to) == from);
         CHECK(tg_ended(to) == (to >= TG_COMPLETED));
         CHECK(tg_abandoned(to | TG_RUNNING) == (to >= TG_COMPLETED) && !tg_abandoned(to));
+        CHECK(tg_over(to) == (to >= TG_COMPLETED) && !tg_over(to | TG_RUNNING));
     }
 }
 
@@ -120,8 +121,9 @@ static void test_flags(void)
             CHECK(tg_word_announce(&w, TG_WAITER) == (state | flags));
             CHECK(tg_word_announce(&w, TG_BLOCKED) == (state | flags | TG_WAITER));
             CHECK(tg_word_load(&w) == (state | flags | TG_WAITER | TG_BLOCKED));
-            tg_word_returned(&w);
-            CHECK(tg_word_load(&w) == (state | TG_WAITER | TG_BLOCKED));
+            CHECK(tg_word_announce(&w, TG_WATCHED) == (state | flags | TG_WAITER | TG_BLOCKED));
+            CHECK(tg_word_returned(&w) == (state | flags | TG_WAITER | TG_BLOCKED | TG_WATCHED));
+            CHECK(tg_word_load(&w) == (state | TG_WAITER | TG_BLOCKED | TG_WATCHED));
         }
 }
 
@@ -135,8 +137,8 @@ static void test_abandoned(void)
     CHECK(step.moved && step.old == (TG_EXECUTING | TG_RUNNING));
     CHECK(tg_abandoned(tg_word_load(&w)));
     CHECK(!tg_word_finish(&w, TG_COMPLETED).moved);
-    tg_word_returned(&w);
-    CHECK(tg_word_load(&w) == TG_CANCELLED);
+    CHECK(tg_word_returned(&w) == (TG_CANCELLED | TG_RUNNING));
+    CHECK(tg_word_load(&w) == TG_CANCELLED && tg_over(TG_CANCELLED));
 }
 
 /* ---- races --------------------------------------------------------------------------------------------------- */
@@ -148,7 +150,8 @@ typedef struct {
     uint32_t outcome[RACE_WORDS]; /* plain on purpose: the edge must publish it [W3] */
     tg_step steps[2][RACE_WORDS];
     uint32_t announced[RACE_WORDS];
-    const action *edge[2]; /* NULL: announce a waiter */
+    const action *edge[2]; /* NULL: announce the flag */
+    uint32_t flag;
     atomic_bool done;
 } race;
 
@@ -159,7 +162,7 @@ static void race_run(race *r, int side)
         if (edge != NULL)
             r->steps[side][i] = edge->take(&r->words[i]);
         else
-            r->announced[i] = tg_word_announce(&r->words[i], TG_WAITER);
+            r->announced[i] = tg_word_announce(&r->words[i], r->flag);
 }
 
 static void *race_rival(void *arg)
@@ -233,6 +236,7 @@ static void test_announce_races(race *r, int rounds)
         for (uint32_t from = TG_CREATED; from <= TG_EXECUTING; from++) {
             if (!(TG_BIT(actions[a].to) & TG_ENDED_STATES) || !in_table(from, &actions[a]))
                 continue;
+            r->flag = TG_WAITER;
             for (int round = 0; round < rounds; round++) {
                 race_once(r, from, &actions[a], NULL);
                 for (int i = 0; i < RACE_WORDS; i++) {
@@ -241,6 +245,35 @@ static void test_announce_races(race *r, int rounds)
                     bool waiter_tells = tg_ended(r->announced[i]);
                     CHECK(ender_tells != waiter_tells);
                     CHECK(tg_word_load(&r->words[i]) == (actions[a].to | TG_WAITER));
+                }
+            }
+        }
+}
+
+/* A worker's return from a token that had ended, under the face of an edge. */
+static tg_step returned(tg_word *w) { return (tg_step){true, tg_word_returned(w)}; }
+
+/* [W6]: the same of the watcher and who takes the step that makes the token over. */
+static void test_watch_races(race *r, int rounds)
+{
+    static const action late = {"returned", TG_CANCELLED, returned, 0};
+    r->flag = TG_WATCHED;
+    for (size_t a = 0; a <= ACTIONS; a++)
+        for (uint32_t from = TG_CREATED; from <= TG_CANCELLED; from++) {
+            const action *edge = a < ACTIONS ? &actions[a] : &late;
+            bool fits = edge == &late ? from == TG_CANCELLED : (TG_BIT(edge->to) & TG_ENDED_STATES) && in_table(from, edge);
+            if (!fits)
+                continue;
+            uint32_t start = from == TG_EXECUTING || edge == &late ? from | TG_RUNNING : from;
+            for (int round = 0; round < rounds; round++) {
+                race_once(r, start, edge, NULL);
+                for (int i = 0; i < RACE_WORDS; i++) {
+                    uint32_t after = tg_word_load(&r->words[i]);
+                    bool mover_tells = tg_over(after) && (r->steps[0][i].old & TG_WATCHED);
+                    bool watcher_tells = tg_over(r->announced[i]);
+                    CHECK(after & TG_WATCHED);
+                    CHECK(mover_tells + watcher_tells == tg_over(after));
+                    CHECK(tg_over(after) || tg_abandoned(after));
                 }
             }
         }
@@ -290,6 +323,7 @@ int main(int argc, char **argv)
     check_start(&rival, race_rival, &r);
     test_races(&r, rounds);
     test_announce_races(&r, rounds);
+    test_watch_races(&r, rounds);
     atomic_store(&r.done, true);
     start_line_wait(&r.line);
     check_join(rival);

@@ -49,6 +49,14 @@ cdef class _Search:
         self.path.pop()
         return False
 
+    cdef bint never_done(self, TokenBase token, bint until_return) except -1:
+        """True if a wait for the token's end, or for the return of its function, can never be over."""
+        cdef uint32_t word = token.look()
+        if until_return and (tg_state_of(word) == TG_EXECUTING or tg_abandoned(word)):
+            self.looks += 1
+            return self.looks <= LOOKS and self.held(token)  # no deadline makes a function return
+        return self.stuck(token)
+
     cdef bint held(self, TokenBase token) except -1:
         """True if the function of this token can never return. Its token may have ended, which frees nothing."""
         cdef Py_ssize_t depth = len(self.path)
@@ -71,7 +79,7 @@ cdef class _Search:
         if not waits:
             return False
         for other in waits:
-            if self.stuck(<TokenBase>other):
+            if self.never_done(<TokenBase>other, worker.until_return):
                 if not worker.any_will_do:
                     return True
                 found = list(self.path)
@@ -117,12 +125,14 @@ cdef list _holders(TokenBase token):
     return None
 
 
-cdef void _begin_waiting(Worker worker, tokens, bint any_will_do) except *:
-    """Before a worker blocks on these tokens for as long as it takes. TokenDeadlock if that could never end."""
+cdef void _begin_waiting(Worker worker, tokens, bint any_will_do, bint until_return=False) except *:
+    """Before a worker blocks on these tokens for as long as it takes, or until their functions have returned.
+    TokenDeadlock if that could never end."""
     cdef _Search search = _Search()
     with _waiting_lock:
         worker.waits_for = tokens
         worker.any_will_do = any_will_do
+        worker.until_return = until_return
         if search.blocked(worker):
             worker.waits_for = None
             raise TokenDeadlock(_cycle(worker, search.path))
@@ -141,7 +151,7 @@ cdef void _check_within(TokenBase token) except *:
     search = _Search()
     with _waiting_lock:
         worker.waits_for = (token,)
-        worker.any_will_do = False
+        worker.any_will_do = worker.until_return = False
         cycle = search.blocked(worker)
         worker.waits_for = None
     if cycle:

@@ -14,6 +14,7 @@ cdef extern from "tg_word.h" nogil:
         TG_WAITER
         TG_BLOCKED
         TG_RUNNING
+        TG_WATCHED
     ctypedef struct tg_word:
         pass
     ctypedef struct tg_step:
@@ -28,13 +29,14 @@ cdef extern from "tg_word.h" nogil:
     uint32_t tg_state_of(uint32_t word)
     bint tg_ended(uint32_t word)
     bint tg_abandoned(uint32_t word)
+    bint tg_over(uint32_t word)
     tg_step tg_word_submit(tg_word *w)
     tg_step tg_word_try_start(tg_word *w)
     tg_step tg_word_finish(tg_word *w, uint32_t to)
     tg_step tg_word_fail_unrun(tg_word *w)
     tg_step tg_word_end(tg_word *w, uint32_t to)
     tg_step tg_word_end_unstarted(tg_word *w, uint32_t to)
-    void tg_word_returned(tg_word *w)
+    uint32_t tg_word_returned(tg_word *w)
     uint32_t tg_word_announce(tg_word *w, uint32_t flag)
 
 cdef extern from "tg_hist.h" nogil:

@@ -1,10 +1,10 @@
 # The token: one call, from creation to its end, speaking asyncio's Future protocol without a Future around it.
 #
-# Who may write what (rules [W1]-[W5] in tg_word.h):
+# Who may write what (rules [W1]-[W6] in tg_word.h):
 #   call           function, arguments, context: the submitter, then the winner of the edge that uses or drops them
 #   value          the worker, before the edge EXECUTING -> COMPLETED | FAILED
 #   verdict        a caller's side end (cancel, kill, expiry), under the token's critical section, before its edge
-#   callbacks, blockers, delivered: under the token's critical section
+#   callbacks, blockers, watchers, delivered: under the token's critical section
 #   link           once: at creation, or by the first loop that awaits it, under the critical section
 
 cdef tuple _STATE_NAMES = ("CREATED", "WAITING", "ADMITTED", "EXECUTING", "COMPLETED", "FAILED", "CANCELLED",
@@ -78,7 +78,8 @@ cdef class TokenBase:
     cdef object callback          # the first callback and its context; more of them in `callbacks`
     cdef object callback_context
     cdef list callbacks
-    cdef list blockers            # locks of threads blocked in result(), and collectors of synchronous consumers
+    cdef list blockers            # locks of threads blocked in result(), collectors of synchronous consumers, rosters
+    cdef list watchers            # what to call once nothing of it runs any more
     cdef str caller_name          # of the asyncio task that called
     cdef object kept              # the arguments, where a consumer asked to see them again
     cdef Py_ssize_t place         # position in the batch it came from; -1: none
@@ -153,6 +154,7 @@ cdef class TokenBase:
             tg_word_returned(&self.t.word)  # its function does not run here
             self.t.generation = tg_generation()
         self.release_blockers()  # a collector of this process still waits for it
+        self.tell_watchers()
 
     @property
     def deadline(self):
@@ -307,6 +309,8 @@ cdef class TokenBase:
         if self.t.extra is not NULL:
             _disarm(self.core, self)
         tg_op_ended(self.t.op, state)
+        if old & TG_WATCHED and not (old & TG_RUNNING and state > TG_FAILED):
+            self.tell_watchers()  # [W6] it is over; one that is abandoned now, its worker will tell of
         if old & TG_WAITER:
             link = self.link  # once pushed, the token may be delivered and freed, and its reference with it
             link.push(self, now, by)
@@ -502,8 +506,56 @@ cdef class TokenBase:
         for blocker in waiting:
             if type(blocker) is Collector:
                 (<Collector>blocker).note(self)
+            elif type(blocker) is Roster:
+                (<Roster>blocker).note_end(self)
             else:
                 blocker.release()
+
+    def watch_return(self, notify):
+        """Call `notify()` once, as soon as the token has ended and its function, if it ever started, has returned.
+
+        False: that is so already, and `notify` is not called. Unlike the end of a token that was cancelled while it
+        executed, this says that nothing of it runs any more. `notify` is called on the thread that learns of it, most
+        often a worker; it must not block, and what it raises is logged. Any thread; does not block.
+        """
+        cdef uint32_t old
+        cdef list first = [notify]  # made out here: allocating may run a finalizer, and that lets other threads in
+        self.look()
+        with cython.critical_section(self):
+            if tg_over(tg_word_load(&self.t.word)):
+                return False
+            if self.watchers is None:
+                self.watchers = first
+            else:
+                self.watchers.append(notify)
+            old = tg_word_announce(&self.t.word, TG_WATCHED)
+            if not tg_over(old):
+                return True
+            # It was over between the two looks. Where WATCHED was set already somebody comes for the list, but not
+            # before this section is left.
+            _remove_identical(self.watchers, notify)
+            return False
+
+    def unwatch_return(self, notify):
+        """Undoes one `watch_return`; `notify` may be being called at this moment. Any thread; does not block."""
+        with cython.critical_section(self):
+            _remove_identical(self.watchers, notify)
+
+    cdef void tell_watchers(self) noexcept:
+        cdef list watching
+        with cython.critical_section(self):
+            watching = self.watchers
+            self.watchers = None
+        if watching is None:
+            return
+        for notify in watching:
+            try:
+                if type(notify) is Roster:
+                    (<Roster>notify).note(self)
+                else:
+                    notify()
+            except BaseException:
+                _log.error("%r is over, and could not be announced to %r", self, notify, exc_info=True)
 
     # -- the Future protocol ----------------------------------------------------------------------------------------
 

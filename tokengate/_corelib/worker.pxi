@@ -24,6 +24,7 @@ cdef class Worker:
     cdef list outer          # the tokens below the current one, outermost first; under the critical section
     cdef object waits_for    # tokens its function is blocked on, for as long as it takes; under _waiting_lock
     cdef bint any_will_do    # it goes on as soon as one of them has ended, else only when all have
+    cdef bint until_return   # and their functions have returned
     cdef int aside           # > 0: its function waits for tokens and does not count as active
 
     def __cinit__(self, Core core, on_start, on_exit, on_fork):
@@ -253,7 +254,8 @@ cdef class Worker:
                 (<Failure>token.value).retrieved = True  # nobody can ask for it any more
             token.value = None  # the late outcome is dropped
             tg_op_abandoned_add(op, -1)
-            tg_word_returned(&t.word)
+            if tg_word_returned(&t.word) & TG_WATCHED:
+                token.tell_watchers()
         # what it ran for others while it waited is theirs
         run -= self.lent
         self.lent = lent + (t.finished - started)

@@ -14,6 +14,10 @@
  *      finishing: both sides touch the same word, so one of them sees the other.
  * [W5] RUNNING is set by the edge into EXECUTING and cleared by the worker when the function has returned. A token
  *      that has ended with RUNNING still set is abandoned.
+ * [W6] A token is over once it has ended and RUNNING is clear: nothing of it runs any more, or ever will. WATCHED
+ *      may be set at any time, as in [W4]; whoever finds the token over tells the watcher itself, otherwise who takes
+ *      the step that makes it over does: the edge out of EXECUTING by its worker, tg_word_returned() of an abandoned
+ *      one, the ending edge of one that had not started.
  */
 #ifndef TG_WORD_H
 #define TG_WORD_H
@@ -30,6 +34,7 @@ enum tg_state {
 #define TG_WAITER 0x10u  /* a callback waits on the token's event loop */
 #define TG_BLOCKED 0x20u /* a thread is blocked in result() */
 #define TG_RUNNING 0x40u /* the function is on a worker's stack */
+#define TG_WATCHED 0x80u /* somebody wants to know when it is over */
 
 #define TG_BIT(state) (1u << (state))
 #define TG_ENDED_STATES \
@@ -91,6 +96,7 @@ static inline uint32_t tg_word_load(tg_word *w) { return atomic_load_explicit(w,
 static inline uint32_t tg_state_of(uint32_t word) { return word & TG_STATE_MASK; }
 static inline bool tg_ended(uint32_t word) { return ((1u << tg_state_of(word)) & TG_ENDED_STATES) != 0; }
 static inline bool tg_abandoned(uint32_t word) { return tg_ended(word) && (word & TG_RUNNING); }
+static inline bool tg_over(uint32_t word) { return tg_ended(word) && !(word & TG_RUNNING); }
 
 static inline tg_step tg_word_move(tg_word *w, uint32_t from, uint32_t to, uint32_t set, uint32_t clear)
 {
@@ -131,10 +137,11 @@ static inline tg_step tg_word_finish(tg_word *w, uint32_t to)
     return tg_word_move(w, TG_BIT(TG_EXECUTING), to, 0, TG_RUNNING);
 }
 
-/* Clears RUNNING of a token that had already ended when its function returned [W5]. */
-static inline void tg_word_returned(tg_word *w)
+/* Clears RUNNING of a token that had already ended when its function returned [W5]; returns the word before, with
+ * whether somebody watches [W6]. */
+static inline uint32_t tg_word_returned(tg_word *w)
 {
-    atomic_fetch_and_explicit(w, ~TG_RUNNING, memory_order_acq_rel);
+    return atomic_fetch_and_explicit(w, ~TG_RUNNING, memory_order_acq_rel);
 }
 
 /* WAITING | ADMITTED -> FAILED: it could not be started. */
@@ -158,7 +165,7 @@ static inline tg_step tg_word_end_unstarted(tg_word *w, uint32_t to)
     return tg_word_move(w, tg_word_sources(to) & ~TG_BIT(TG_EXECUTING), to, 0, 0);
 }
 
-/* Announces a waiter (TG_WAITER or TG_BLOCKED); returns the word before [W4]. */
+/* Announces a waiter (TG_WAITER, TG_BLOCKED or TG_WATCHED); returns the word before [W4] [W6]. */
 static inline uint32_t tg_word_announce(tg_word *w, uint32_t flag)
 {
     return atomic_fetch_or_explicit(w, flag, memory_order_acq_rel);

@@ -1,0 +1,120 @@
+# Who waits for many tokens made elsewhere, until nothing of them runs any more: groups, and executors that shut down.
+
+
+@cython.final
+cdef class Roster:
+    """The tokens that one waiter answers for; any number may come and go while it lives.
+
+    until_return true: a token stays until it has ended and its function has returned, also where it ended before. False:
+    until it has ended. on_failure(token) is called on the thread that ends a token in any way but with a result or a
+    cancellation, before that token leaves; None: nobody asks. Any thread; nothing here blocks, except `help`.
+    """
+
+    cdef readonly bint until_return
+    cdef object on_failure
+    cdef dict live            # token -> how many notes are still to come; under the critical section
+    cdef object waker         # under the critical section
+    cdef object __weakref__
+
+    def __cinit__(self, bint until_return, on_failure=None):
+        self.until_return = until_return
+        self.on_failure = on_failure
+        self.live = {}
+
+    def __len__(self):
+        """Tokens that have not left. A snapshot."""
+        return len(self.live)
+
+    def add(self, TokenBase token):
+        """Answer for this token, too; once for each token."""
+        cdef bint at_end = not self.until_return or self.on_failure is not None
+        with cython.critical_section(self):
+            if token in self.live:
+                return
+            self.live[token] = at_end + self.until_return
+        # Two notes for one token, because a worker may say that the function has returned before whoever ended the token
+        # has come to say that.
+        if at_end and not token.add_blocker(self):
+            self.note_end(token)
+        if self.until_return and not token.watch_return(self):
+            self.note(token)
+
+    cdef void note_end(self, TokenBase token) except *:
+        """A token has ended."""
+        cdef uint32_t state = tg_state_of(tg_word_load(&token.t.word))
+        try:
+            if self.on_failure is not None and state != TG_COMPLETED and state != TG_CANCELLED:
+                self.on_failure(token)
+        finally:
+            self.note(token)
+
+    cdef void note(self, TokenBase token) except *:
+        cdef object waker = None
+        cdef object left
+        with cython.critical_section(self):
+            left = self.live.get(token)
+            if left is None:
+                return  # the waiter has gone
+            if left == 1:
+                del self.live[token]
+                if not self.live:
+                    waker = self.waker
+                    self.waker = None
+            else:
+                self.live[token] = left - 1
+        if waker is not None:
+            waker()
+
+    def tokens(self):
+        """The tokens that have not left, in the order they came. A snapshot."""
+        with cython.critical_section(self):
+            return list(self.live)
+
+    def wake_when_empty(self, waker):
+        """Calls `waker()` once no token is left, on the thread that learns of it. False: none is, now."""
+        with cython.critical_section(self):
+            if not self.live:
+                return False
+            self.waker = waker
+            return True
+
+    def forget_waker(self):
+        """The waiter no longer waits."""
+        with cython.critical_section(self):
+            self.waker = None
+
+    def clear(self):
+        """The waiter answers for none of them any more."""
+        cdef TokenBase token
+        with cython.critical_section(self):
+            left = list(self.live)
+            self.live = {}
+            self.waker = None
+        for each in left:
+            token = <TokenBase>each
+            token.remove_blocker(self)
+            token.unwatch_return(self)
+
+    def help(self, Worker worker):
+        """By a worker about to wait until none is left: runs those that have not started, as far as it may."""
+        cdef bint ran = True
+        while ran:
+            ran = False
+            for each in self.tokens():
+                if not tg_ended((<TokenBase>each).look()) and worker.help(<TokenBase>each):
+                    ran = True
+
+    def begin_waiting(self, Worker worker):
+        """Before a worker blocks until none is left: TokenDeadlock if that can never be."""
+        _begin_waiting(worker, self.tokens(), False, self.until_return)
+
+    def end_waiting(self, Worker worker):
+        """After `begin_waiting`."""
+        worker.waits_for = None
+
+    def check_within(self):
+        """Before a loop that a worker runs waits until none is left: TokenDeadlock if one of them cannot end."""
+        if current_worker() is None:
+            return
+        for each in self.tokens():
+            _check_within(<TokenBase>each)
