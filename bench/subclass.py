@@ -37,7 +37,7 @@ def make_guard(core: Any, token_class: type, coordinator: Any) -> Callable[[int]
     nobody = contextvars.ContextVar[Any](f"bench_{token_class.__name__}")
     runtime = core.Runtime(token_class, nobody, coordinator)
     guard: Any = core.GuardBase()
-    guard._set_up(runtime, noop, "bench.noop", MappingProxyType({}), coordinator)
+    guard._set_up(runtime, noop, "bench.noop", MappingProxyType({}), core.Policy(), coordinator)
     call: Callable[[int], Any] = guard
     return call
 
