@@ -6,7 +6,7 @@
 
 #include "tg_base.h"
 
-/* open. Written: who enters and leaves a block (relaxed add). Read: submitters (relaxed). It orders nothing: who is inside a
+/* tg_inline_blocks. Written: who enters and leaves a block (relaxed add). Read: submitters (relaxed). It orders nothing: who is inside a
  * block is there by what its own thread did, or got its context from, so that it sees at least that one. */
 static _Atomic(uint32_t) tg_inline_blocks = 0;
 
