@@ -15,6 +15,7 @@ import pytest
 from tokengate import (
     Coordinator,
     CoordinatorStopped,
+    Executor,
     FunctionExited,
     GuardedFunction,
     Token,
@@ -239,6 +240,16 @@ def test_a_function_must_not_stop_its_own_coordinator(coordinator: Coordinator) 
         token = coordinator.submit(coordinator.stop)
     with pytest.raises(RuntimeError, match="called by a function this coordinator runs"):
         token.result()
+
+
+def test_an_executor_runs_its_calls_inline_too(coordinator: Coordinator) -> None:
+    with inline(), Executor(coordinator=coordinator) as executor:
+        future = executor.submit(threading.get_ident)
+        assert future.done()
+        assert future.result() == threading.get_ident()
+        assert set(executor.map(lambda n: (n, threading.get_ident()), range(3))) == {
+            (n, threading.get_ident()) for n in range(3)
+        }
 
 
 # -- nested ------------------------------------------------------------------------------------

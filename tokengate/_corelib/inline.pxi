@@ -108,6 +108,7 @@ cdef void _execute_here(Core core, TokenBase token) except *:
     else:
         worker = Worker(core, core.on_start, core.on_exit, core.on_fork)
         worker.visits = True
+        worker.handle = None  # the thread does not end with it
         worker.thread_ident = threading.get_ident()
         core.workers.append(worker)
         _set_thread_value("tokengate.worker", worker)
@@ -153,6 +154,9 @@ cdef void _raise_interrupt(TokenBase token) except *:
     if type(token.value) is not Failure or threading.get_ident() != threading.main_thread().ident:
         return
     failure = <Failure>token.value
-    if type(failure.exception) is FunctionExited and isinstance(failure.exception.__cause__, KeyboardInterrupt):
+    error = failure.exception
+    if type(error) is FunctionExited:
+        error = error.__cause__
+    if isinstance(error, KeyboardInterrupt):
         failure.retrieved = True
-        raise failure.exception.__cause__
+        raise error
