@@ -29,6 +29,7 @@ from tokengate import (
     use,
 )
 from tokengate.stats import OperationStats, Totals
+from tokengate.testing.leftovers import settle
 
 TIMEOUT = 20.0  # seconds after which what should have happened counts as hung
 
@@ -237,11 +238,9 @@ def new_coordinator(logged: list[logging.LogRecord]) -> Iterator[NewCoordinator]
         return coordinator
 
     yield make
-    left = {name: unended(coordinator.stats().totals) for coordinator, name in made}
-    for coordinator, _ in made:
-        coordinator.stop(TIMEOUT, cancel_waiting=True)
+    left = [settle(coordinator, TIMEOUT) for coordinator, _ in made]
+    assert not any(left), "\n".join(left)
     for coordinator, name in made:
-        assert left[name] == 0, f"{name}: the test left {left[name]} tokens unended"
         stats = coordinator.stats()
         assert stats.totals.abandoned_now == 0, f"{name}: a function runs on"
         assert stats.lanes["thread"].workers == 0, f"{name}: workers are left"

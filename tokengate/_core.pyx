@@ -11,7 +11,7 @@ cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_DECREF
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uint8_t
-from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 
 include "_corelib/native.pxi"
 
@@ -27,6 +27,7 @@ cdef class Core
 cdef class Worker
 cdef class Timekeeper
 cdef class Keeper
+cdef class InlineBlock
 cdef class GuardBase
 cdef class Collector
 cdef class Roster
@@ -43,6 +44,7 @@ include "_corelib/entry.pxi"
 include "_corelib/timers.pxi"
 include "_corelib/worker.pxi"
 include "_corelib/deadlock.pxi"
+include "_corelib/inline.pxi"
 include "_corelib/keeper.pxi"
 include "_corelib/guard.pxi"
 include "_corelib/bulk.pxi"

@@ -189,9 +189,7 @@ def _claim(executor: Executor, coordinator: Coordinator, prefix: str, limit: int
     raise AssertionError("there is always another number")
 
 
-def _is_free(
-    coordinator: Coordinator, name: str, claims: dict[str, weakref.ref[Executor]]
-) -> bool:
+def _is_free(coordinator: Coordinator, name: str, claims: dict[str, weakref.ref[Executor]]) -> bool:
     if name not in claims:
         return False  # somebody's operation of that name
     owner = claims[name]()

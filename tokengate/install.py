@@ -74,9 +74,7 @@ class Installation:
         self.uninstall()
 
 
-def install(
-    loop: asyncio.AbstractEventLoop | None = None, *, anyio: bool = False
-) -> Installation:
+def install(loop: asyncio.AbstractEventLoop | None = None, *, anyio: bool = False) -> Installation:
     """From now on `asyncio.to_thread` and ``run_in_executor(None, ...)`` of a loop run as tokens.
 
     Of the coordinator that is current here. Each function is an operation of its own, named

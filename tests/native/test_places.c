@@ -465,6 +465,25 @@ static void help(item *x)
         key_take(x);
 }
 
+/* Who made it runs it, if it may start at once; else it is still to be submitted. */
+static bool start_here(item *x)
+{
+    model_op *o = &m.ops[x->op];
+    bool may = !stopped(x->op);
+    if (o->policy.limit != 0)
+        may = may && has_place(x->op) && count(x->op, RUNS) < (int)o->policy.limit;
+    if (x->key >= 0)
+        may = may && o->running[x->key] < o->policy.key_limit && first_of_key(x->op, x->key) == NULL;
+    CHECK(tg_pool_start_here(m.pool, &x->token, m.now) == may);
+    CHECK(tg_state_of(tg_word_load(&x->token.word)) == (may ? TG_EXECUTING : TG_CREATED));
+    if (!may)
+        return false;
+    CHECK(tg_stamped(&x->token.admitted) == m.now);
+    move(x, RUNS);
+    key_take(x);
+    return true;
+}
+
 static void detach(int op, size_t most)
 {
     tg_token *out[8];
@@ -919,6 +938,63 @@ static void test_find(void)
     finish_all();
 }
 
+static uint64_t all_held;
+
+static void hold_all(void *owner)
+{
+    (void)owner;
+    all_held++;
+}
+
+static void test_list(void)
+{
+    begin(1);
+    tg_token *out[4];
+    CHECK(tg_pool_list(m.pool, out, 4, hold_all) == 0 && all_held == 0);
+    item *x = one(0), *y = one_with_key(0, 1), *z = one(1);
+    CHECK(tg_pool_list(m.pool, NULL, 0, hold_all) == 3 && all_held == 0);
+    CHECK(tg_pool_list(m.pool, out, 2, hold_all) == 3 && all_held == 2);
+    CHECK(tg_pool_list(m.pool, out, 4, hold_all) == 3 && all_held == 5);
+    uint64_t ids = 0;
+    for (size_t i = 0; i < 3; i++)
+        ids += out[i]->id;
+    CHECK_EQ(ids, x->token.id + y->token.id + z->token.id);
+    finish_all();
+}
+
+/* Nobody is admitted or woken before somebody asks for it. */
+static void test_quietly(void)
+{
+    begin(1);
+    configure(0, (tg_policy){.limit = 1, .key_limit = 1});
+    pause_op(0, true);
+    item *x = one(0), *y = one(0);
+    CHECK(!start_here(item_new(0, -1, false, 0)));
+    m.items[2].at = GONE; /* never handed over */
+    m.made--;
+    tg_pool_pause_quietly(m.pool, m.ops[0].op, false);
+    m.ops[0].paused = false;
+    compare();
+    CHECK(tg_ring_length(&m.pool->ring) == 0);
+    help(x);
+    help(y); /* there is no place */
+    CHECK(x->at == RUNS && y->at == WAITS);
+    tg_pool_configure_quietly(m.pool, m.ops[0].op, &(tg_policy){.limit = 2, .key_limit = 1});
+    m.ops[0].policy.limit = 2;
+    compare();
+    CHECK(tg_ring_length(&m.pool->ring) == 0);
+    help(y);
+    CHECK(y->at == RUNS);
+    item *z = item_new(0, -1, false, 0);
+    CHECK(!start_here(z));
+    submit(&z, 1, false);
+    finish(x);
+    tg_pool_freed_quietly(m.pool, m.ops[0].op);
+    help(z);
+    CHECK(z->at == RUNS);
+    finish_all();
+}
+
 static void test_many_priorities(void)
 {
     begin(1);
@@ -963,6 +1039,8 @@ static void random_submit(void)
         if (batch[made] == NULL)
             break;
     }
+    if (made == 1 && below(2) == 0 && start_here(batch[0]))
+        return;
     if (made > 0)
         submit(batch, made, below(4) == 0);
 }
@@ -1043,6 +1121,8 @@ int main(int argc, char **argv)
     test_beside_popper();
     test_give_back_to_other_queue();
     test_find();
+    test_list();
+    test_quietly();
     test_many_priorities();
     test_model(rounds);
     return 0;

@@ -97,9 +97,10 @@ cdef class Collector:
         cdef Operation operation
         cdef tg_token *chunk[CHUNK]
         cdef size_t filled = 0, full = 8, count_handed
-        cdef bint prompt = type(iterator) not in _KNOWN_ITERATORS
+        cdef bint taken, prompt = type(iterator) not in _KNOWN_ITERATORS
         cdef int64_t until = tg_now() + budget
         cdef Link link = None
+        cdef InlineBlock block = None
         cdef str caller = None
         cdef TokenBase token
         cdef tuple args
@@ -109,7 +110,11 @@ cdef class Collector:
         operation = guard.of(core)
         if not self.hand_over_kept():
             return False
-        prompt = prompt or operation.bounded or (operation.shared is not None and operation.shared.bounded)
+        if tg_inline_open():
+            block = _inline_block()
+            if block is not None:
+                count = min(count, 1)  # how far it runs ahead of its consumer must not depend on time
+        prompt = prompt or block is not None or operation.bounded or (operation.shared is not None and operation.shared.bounded)
         if self.on_loop:
             loop = _running_loop()
             link = _link_to(loop)
@@ -131,17 +136,20 @@ cdef class Collector:
                 if self.on_loop:
                     token.link = link
                     token.caller_name = caller
-                    token.callback = self
-                    tg_word_announce(&token.t.word, TG_WAITER)
-                else:
-                    token.blockers = [self]
-                    tg_word_announce(&token.t.word, TG_BLOCKED)
+                if block is None:
+                    self.await_end(token)
                 self.next_place += 1
                 PyContextVar_Get(_deadline_var, NULL, &deadline)
                 if guard.terms is not None or operation.terms is not None or deadline is not NULL:
                     token.t.created = tg_now()
                     if not self.dress(core, token, operation, guard, deadline):
+                        if block is not None:
+                            self.note(token)
                         continue
+                if block is not None:
+                    if self.run_inline(block, core, token):
+                        continue
+                    self.await_end(token)
                 Py_INCREF(token)  # the queue's reference, held for it by the chunk
                 chunk[filled] = &token.t
                 filled += 1
@@ -149,7 +157,10 @@ cdef class Collector:
                     # An iterator that runs code of its own may wait for what it gave before, or take its time.
                     count_handed = filled
                     filled = 0
-                    if not self.hand_over(core, operation, chunk, count_handed):
+                    taken = self.hand_over(core, operation, chunk, count_handed)
+                    if block is not None:
+                        block.remember(token)
+                    if not taken:
                         return False
                     full = CHUNK
                     if tg_now() >= until:
@@ -158,6 +169,32 @@ cdef class Collector:
         finally:
             # also when the iterator, or an item that is no tuple, raised: what came before it is on its way
             self.hand_over(core, operation, chunk, filled)
+
+    cdef void await_end(self, TokenBase token):
+        # before it is shared: who ends it will come for this
+        if self.on_loop:
+            token.callback = self
+            tg_word_announce(&token.t.word, TG_WAITER)
+        else:
+            token.blockers = [self]
+            tg_word_announce(&token.t.word, TG_BLOCKED)
+
+    cdef bint run_inline(self, InlineBlock block, Core core, TokenBase token) except -1:
+        # True: it has run, and is noted here and now, on the consumer's own thread.
+        cdef bint ran = True
+        token.t.created = tg_now()
+        with cython.critical_section(self):
+            self.pending += 1
+            self.tokens[token.place] = token
+        try:
+            ran = block.call(core, token)
+        finally:
+            if ran:
+                self.note(token)
+            else:
+                with cython.critical_section(self):
+                    self.pending -= 1  # hand_over counts it
+        return ran
 
     cdef bint dress(self, Core core, TokenBase token, Operation operation, GuardBase guard, PyObject *deadline) except -1:
         # False: it has ended over that, and is on its way to `note`.

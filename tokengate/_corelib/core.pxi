@@ -171,6 +171,7 @@ cdef class Core:
 
     cdef TokenBase launch(self, TokenBase token, Operation operation, Terms asked, object receiver):
         """Sets a token that has been made on its way."""
+        cdef InlineBlock block = None
         cdef PyObject *deadline = NULL
         loop = _running_loop()
         if loop is not None:
@@ -182,10 +183,17 @@ cdef class Core:
         if asked is not None or operation.terms is not None or deadline is not NULL:
             if not _dress(self, token, operation, asked, receiver, deadline):
                 return token
+        if tg_inline_open():
+            block = _inline_block()
+            if block is not None:
+                if block.call(self, token):
+                    return token
         if not self.hand_over(token, False) and not _overflow(self, token, operation):
             return token
         if token.t.extra is not NULL:
             _arm(self, token, 0)
+        if block is not None:
+            block.remember(token)
         return token
 
     cdef inline bint hand_over(self, TokenBase token, bint patient) except -1:
@@ -338,11 +346,47 @@ cdef class Core:
         Py_DECREF(token)  # the reference that tg_hold took
         return token
 
+    def _waiting_tokens(self):
+        """The tokens that have not started, oldest first. A snapshot."""
+        cdef tg_token *ended[64]
+        cdef tg_token **found = NULL
+        cdef size_t i, room = 0, count = 64
+        cdef list tokens = []
+        self.check()
+        while count == 64:
+            count = tg_pool_recall(self.pool, ended, 64)
+            for i in range(count):
+                Py_DECREF(<TokenBase>ended[i].owner)  # the ring's reference [P5]
+        while True:
+            count = tg_pool_list(self.pool, found, room, tg_hold)
+            tokens = []
+            for i in range(min(count, room)):
+                token = <TokenBase>found[i].owner
+                Py_DECREF(token)  # the reference that tg_hold took
+                tokens.append(token)
+            PyMem_Free(found)
+            if count <= room:
+                break
+            room = count + 64
+            found = <tg_token**>PyMem_Malloc(room * sizeof(tg_token*))
+            if found is NULL:
+                raise MemoryError("no memory for a list of the tokens that wait")
+        self.carry_out(tg_pool_nudge(self.pool, tg_now()))
+        tokens.sort(key=_number)
+        return tokens
+
     def _pause(self, name, bint paused):
         cdef tg_op *only = NULL
+        cdef InlineBlock block
         self.check()
         if name is not None:
             only = (<Operation>self.operations[name]).ptr
+        if not paused and tg_inline_open():
+            block = _inline_block()
+            if block is not None:
+                tg_pool_pause_quietly(self.pool, only, False)
+                block.run_waiting(self)
+                return
         self.carry_out(tg_pool_pause(self.pool, only, paused))
 
     def _policy(self, str name):
@@ -356,11 +400,18 @@ cdef class Core:
     def _set_policy(self, str name, Policy policy):
         """Gives an operation another policy."""
         cdef Operation operation
+        cdef InlineBlock block
         cdef tg_policy native
         self.check()
         operation = self.operations[name]
         operation.adopt(policy)
         _native_policy(policy, &native)
+        if tg_inline_open():
+            block = _inline_block()
+            if block is not None:
+                tg_pool_configure_quietly(self.pool, operation.ptr, &native)
+                block.run_waiting(self)
+                return
         self.carry_out(tg_pool_configure(self.pool, operation.ptr, &native))
 
     def _refuse_new(self):
@@ -515,6 +566,10 @@ cdef void _native_policy(Policy policy, tg_policy *out) except *:
     out.max_waiting = policy.max_waiting or 0
     out.priority = policy.priority
     out.overflow = {"reject": TG_REJECT, "shed_oldest": TG_SHED_OLDEST, "block": TG_BLOCK}[policy.overflow]
+
+
+def _number(TokenBase token):
+    return token.t.id
 
 
 cdef bint _plain(object tags) except -1:

@@ -218,6 +218,7 @@ cdef extern from "tg_pool.h" nogil:
     bint tg_pool_watched(tg_pool *p)
     tg_receipt tg_pool_submit(tg_pool *p, tg_op *op, tg_token **tokens, size_t count, bint patient, int64_t now)
     tg_summons tg_pool_freed(tg_pool *p, tg_op *op, int64_t now)
+    void tg_pool_freed_quietly(tg_pool *p, tg_op *op)
     void tg_pool_give_key(tg_pool *p, tg_token *t)
     bint tg_pool_unlink(tg_pool *p, tg_token *t)
     tg_worker *tg_pool_enter(tg_pool *p)
@@ -238,6 +239,7 @@ cdef extern from "tg_pool.h" nogil:
     size_t tg_pool_recall(tg_pool *p, tg_token **out, size_t most)
     tg_token *tg_pool_again(tg_pool *p, tg_worker *w, int64_t now, tg_summons *out)
     bint tg_pool_help(tg_pool *p, tg_token *t, int64_t now, uint32_t *was, tg_summons *out)
+    bint tg_pool_start_here(tg_pool *p, tg_token *t, int64_t now)
     tg_summons tg_pool_abandon(tg_pool *p, tg_op *op, int64_t now)
     void tg_pool_abandon_quietly(tg_pool *p, tg_op *op)
     tg_summons tg_pool_nudge(tg_pool *p, int64_t now)
@@ -247,9 +249,12 @@ cdef extern from "tg_pool.h" nogil:
     void tg_pool_open(tg_pool *p)
     size_t tg_pool_detach(tg_pool *p, tg_op *only, tg_token **out, size_t most)
     tg_token *tg_pool_find(tg_pool *p, uint64_t id, void (*hold)(void *) noexcept nogil)
+    size_t tg_pool_list(tg_pool *p, tg_token **out, size_t most, void (*hold)(void *) noexcept nogil)
     tg_token *tg_pool_first(tg_pool *p, tg_op *op, void (*hold)(void *) noexcept nogil)
     tg_summons tg_pool_pause(tg_pool *p, tg_op *only, bint paused)
+    void tg_pool_pause_quietly(tg_pool *p, tg_op *only, bint paused)
     tg_summons tg_pool_configure(tg_pool *p, tg_op *op, const tg_policy *policy)
+    void tg_pool_configure_quietly(tg_pool *p, tg_op *op, const tg_policy *policy)
     bint tg_pool_want_room(tg_pool *p, tg_op *op, bint wanted)
     void tg_pool_reserve(tg_pool *p, bint on)
     void tg_pool_resize(tg_pool *p, uint32_t max_workers, uint32_t limit, tg_summons *out)
@@ -300,6 +305,10 @@ cdef extern from "tg_base.h" nogil:
 cdef extern from "tg_fork.h" nogil:
     uint32_t tg_generation()
     bint tg_fork_watch()
+
+cdef extern from "tg_inline.h" nogil:
+    bint tg_inline_open()
+    void tg_inline_count(bint entered)
 
 cdef extern from "Python.h":
     object PyContext_CopyCurrent()

@@ -25,6 +25,7 @@ cdef class Worker:
     cdef object waits_for    # tokens its function is blocked on, for as long as it takes; under _waiting_lock
     cdef bint any_will_do    # it goes on as soon as one of them has ended, else only when all have
     cdef bint until_return   # and their functions have returned
+    cdef readonly bint visits  # it runs on a thread of somebody else's, for one token: see inline.pxi
     cdef int aside           # > 0: its function waits for tokens and does not count as active
 
     def __cinit__(self, Core core, on_start, on_exit, on_fork):

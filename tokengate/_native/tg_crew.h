@@ -306,4 +306,33 @@ static inline bool tg_pool_help(tg_pool *p, tg_token *t, int64_t now, uint32_t *
     return ours;
 }
 
+/* For a caller that runs functions itself: starts a token that nobody else knows yet, past queue and ring, if pause, limit
+ * and key let it. It takes no worker, so it asks for none. False: nothing has happened, hand it over. */
+static inline bool tg_pool_start_here(tg_pool *p, tg_token *t, int64_t now)
+{
+    tg_op *op = t->op;
+    tg_key *key = t->extra != NULL ? t->extra->key : NULL;
+    tg_mutex_lock(&p->lock);
+    bool may = p->accepting && !op->paused && !p->gate.paused;
+    if (op->policy.limit != 0)
+        may = may && tg_gate_has_place(&p->gate, op) && tg_op_executing(op) < (int64_t)op->policy.limit;
+    if (key != NULL) /* in order: not before those of its key that wait */
+        may = may && key->head == NULL && key->running < op->policy.key_limit;
+    if (may) {
+        tg_step step = tg_word_submit(&t->word);
+        assert(step.moved);
+        step = tg_word_try_start(&t->word);
+        assert(step.moved);
+        (void)step;
+        tg_count(&op->submitted);
+        tg_stamp(&t->admitted, now);
+        tg_count(&op->admitted);
+        tg_count(&op->started);
+        if (key != NULL)
+            tg_key_take(t->extra);
+    }
+    tg_mutex_unlock(&p->lock);
+    return may;
+}
+
 #endif

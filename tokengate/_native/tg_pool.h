@@ -201,6 +201,23 @@ static inline tg_token *tg_pool_find(tg_pool *p, uint64_t id, void (*hold)(void 
     return found;
 }
 
+/* Copies out up to `most` waiting tokens and takes a reference to each, as tg_pool_find does; returns how many wait, of
+ * which those past `most` are not among them. */
+static inline size_t tg_pool_list(tg_pool *p, tg_token **out, size_t most, void (*hold)(void *owner))
+{
+    size_t count = 0;
+    tg_mutex_lock(&p->lock);
+    for (tg_op *op = p->ops; op != NULL; op = op->next_op)
+        for (tg_queue *q = &op->main; q != NULL; q = q->next)
+            for (tg_token *t = q->head; t != NULL; t = t->next, count++)
+                if (count < most) {
+                    out[count] = t;
+                    hold(t->owner);
+                }
+    tg_mutex_unlock(&p->lock);
+    return count;
+}
+
 /* The token of an operation that is admitted next, if it can be; NULL: none waits. `hold` as in tg_pool_find. */
 static inline tg_token *tg_pool_first(tg_pool *p, tg_op *op, void (*hold)(void *owner))
 {
@@ -222,8 +239,8 @@ static inline void tg_op_bar(tg_pool *p, tg_op *op)
 }
 
 /* Stops, or lets go on, what of an operation (NULL: of all) has not started. What is paused by itself stays so when all
- * is resumed. */
-static inline tg_summons tg_pool_pause(tg_pool *p, tg_op *only, bool paused)
+ * is resumed. Quietly: who can go on now is chosen later, as with tg_pool_abandon_quietly. */
+static inline void tg_pool_pause_quietly(tg_pool *p, tg_op *only, bool paused)
 {
     tg_mutex_lock(&p->lock);
     if (only != NULL)
@@ -233,14 +250,17 @@ static inline tg_summons tg_pool_pause(tg_pool *p, tg_op *only, bool paused)
     for (tg_op *op = p->ops; op != NULL; op = op->next_op)
         if (only == NULL || op == only)
             tg_op_bar(p, op);
-    tg_pool_refill(p, tg_now());
-    tg_summons s = tg_pool_choose(p);
     tg_mutex_unlock(&p->lock);
-    return s;
 }
 
-/* Another policy, from now on and for what waits. */
-static inline tg_summons tg_pool_configure(tg_pool *p, tg_op *op, const tg_policy *policy)
+static inline tg_summons tg_pool_pause(tg_pool *p, tg_op *only, bool paused)
+{
+    tg_pool_pause_quietly(p, only, paused);
+    return tg_pool_nudge(p, tg_now());
+}
+
+/* Another policy, from now on and for what waits. Quietly: as above. */
+static inline void tg_pool_configure_quietly(tg_pool *p, tg_op *op, const tg_policy *policy)
 {
     tg_mutex_lock(&p->lock);
     bool back = policy->priority < op->main.priority;
@@ -258,10 +278,21 @@ static inline tg_summons tg_pool_configure(tg_pool *p, tg_op *op, const tg_polic
     tg_fair_moved(&p->gate.fair, op, back);
     tg_op_bar(p, op);
     p->room |= op->room_wanted;
-    tg_pool_refill(p, tg_now());
-    tg_summons s = tg_pool_choose(p);
     tg_mutex_unlock(&p->lock);
-    return s;
+}
+
+static inline tg_summons tg_pool_configure(tg_pool *p, tg_op *op, const tg_policy *policy)
+{
+    tg_pool_configure_quietly(p, op, policy);
+    return tg_pool_nudge(p, tg_now());
+}
+
+/* tg_pool_freed, quietly. */
+static inline void tg_pool_freed_quietly(tg_pool *p, tg_op *op)
+{
+    tg_mutex_lock(&p->lock);
+    tg_gate_refresh_op(&p->gate, op);
+    tg_mutex_unlock(&p->lock);
 }
 
 /* Says that somebody waits for room in the operation's queue (false: nobody any more). True: there is room already, or the

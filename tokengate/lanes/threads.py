@@ -78,10 +78,11 @@ class ThreadLane:
             topology.pin_current_thread(topology.core_for_worker(worker.index))
 
     def exited(self, worker: LaneThread) -> None:
-        """Last thing on a worker's thread."""
-        # Such threads stay in threading's books for good before Python 3.13.
-        with threading._active_limbo_lock:  # type: ignore[attr-defined]
-            threading._active.pop(threading.get_ident(), None)  # type: ignore[attr-defined]
+        """Last thing on a worker's thread, or of one that only visited somebody else's."""
+        if not (isinstance(worker, Worker) and worker.visits):
+            # Such threads stay in threading's books for good before Python 3.13.
+            with threading._active_limbo_lock:  # type: ignore[attr-defined]
+                threading._active.pop(threading.get_ident(), None)  # type: ignore[attr-defined]
         with self._lock:
             if worker in self.workers:
                 self.workers.remove(worker)
