@@ -23,6 +23,7 @@ from tokengate.errors import (
     TokenKilled,
 )
 from tokengate.gathering import as_completed, gather
+from tokengate.group import TokenGroup
 from tokengate.guard import GuardedFunction, task_token_guard
 from tokengate.stats import Stats
 from tokengate.token import Token, TokenState
@@ -40,6 +41,7 @@ __all__ = [
     "TokenDeadlock",
     "TokenExpired",
     "TokenGateError",
+    "TokenGroup",
     "TokenKilled",
     "TokenState",
     "__version__",
