@@ -178,20 +178,20 @@ class TokenGroup:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool | None:
-        self._exiting = True
         problems: list[BaseException] = []
-        if error is not None:
-            self._abort()
         try:
             while True:
                 try:
+                    self._exiting = True
+                    if error is not None:
+                        self._abort()
                     if self._roster.close_if_empty():
                         break
                     wait_empty_on_thread(self._roster)
                 except BaseException as problem:  # Ctrl-C, what another signal raised, a deadlock
                     problems.append(problem)
                     self._abort()
-                    if len(problems) > 1:
+                    if len(problems) > 1 or isinstance(error, KeyboardInterrupt):
                         self._roster.clear()
                         break
             return self._conclude(error, problems)

@@ -128,7 +128,7 @@ async def test_the_first_failure_cancels_the_rest(
     coordinator: Coordinator, new_gate: NewGate
 ) -> None:
     holding, failing = new_gate(), new_gate()
-    left = asyncio.Event()
+    all_there, left = asyncio.Event(), asyncio.Event()
 
     async def parent() -> None:
         try:
@@ -140,15 +140,17 @@ async def test_the_first_failure_cancels_the_rest(
                     fail()
 
                 tokens.append(group.start(fails))
+                await holding.entered(3)
+                await failing.entered()
                 tokens.append(group.start(int))  # there are four workers: it waits
+                all_there.set()
                 await asyncio.Event().wait()
         finally:
             left.set()
 
     tokens: list[Token[Any]] = []
     running = asyncio.ensure_future(parent())
-    await holding.entered(3)
-    await failing.entered()
+    await all_there.wait()
     failing.open()
     await asyncio.wait([tokens[0]])
     assert [token.state.name for token in tokens] == [*["CANCELLED"] * 3, "FAILED", "CANCELLED"]
@@ -262,8 +264,10 @@ async def test_refused_expired_killed_and_stopped_are_failures(
     with pytest.raises(ExceptionGroup) as caught:
         async with TokenGroup() as group:
             expiring = group.start(slow)
-            await asyncio.wait([expiring])
-            asyncio.get_running_loop().call_soon(late.open)
+            try:
+                await asyncio.wait([expiring])
+            finally:
+                late.open()
     assert isinstance(caught.value.exceptions[0], TokenExpired)
 
     with pytest.raises(ExceptionGroup) as caught:
@@ -439,11 +443,11 @@ async def test_the_parent_is_cancelled(coordinator: Coordinator, gate: Gate, whe
 
 async def test_a_timeout_around_it(coordinator: Coordinator, gate: Gate) -> None:
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.01):
-            async with TokenGroup() as group:
-                token = group.start(gate)
-                await gate.entered()
-                asyncio.get_running_loop().call_later(0.05, gate.open)
+        async with asyncio.timeout(None) as limit, TokenGroup() as group:
+            token = group.start(gate)
+            await gate.entered()
+            asyncio.get_running_loop().call_later(0.05, gate.open)
+            limit.reschedule(asyncio.get_running_loop().time())
     assert token.cancelled()
     assert not token.abandoned
 

@@ -124,12 +124,16 @@ cdef class Roster:
 
     def cancel(self):
         """Cancels the tokens that have not ended."""
-        for token in self.tokens():
-            try:
-                (<TokenBase>token).end(TG_CANCELLED, None)
-            except BaseException:
-                # it has ended, and so will the others: who could not be told is a loop that refuses to be woken, say
-                _log.error("the end of %r could not be announced", token, exc_info=True)
+        cdef bint unstarted
+        cdef list left = self.tokens()
+        # First what has not started: a worker that is abandoned is replaced, and the new one would start it.
+        for unstarted in (True, False):
+            for token in left:
+                try:
+                    (<TokenBase>token).end(TG_CANCELLED, None, unstarted)
+                except BaseException:
+                    # it has ended, and so must the others; who could not be told is a loop that refuses to be woken, say
+                    _log.error("the end of %r could not be announced", token, exc_info=True)
 
     def clear(self):
         """The waiter answers for none of them any more, and for none to come."""
