@@ -144,11 +144,18 @@ class TokenBase:
 
     def watch_return(self, notify: Callable[[], object]) -> bool:
         """Call `notify()` once, as soon as the token has ended and its function, if it ever
-        started, has returned. False: that is so already, and `notify` is not called. Any thread.
+        started, has returned.
+
+        False: that is so already, and `notify` is not called. Unlike the end of a token that was
+        cancelled while it executed, this says that nothing of it runs any more. `notify` is called
+        on the thread that learns of it, most often a worker; it must not block, and what it raises
+        is logged. Any thread; does not block.
         """
 
     def unwatch_return(self, notify: Callable[[], object]) -> None:
-        """Undoes one `watch_return`; `notify` may be being called at this moment. Any thread."""
+        """Undoes one `watch_return`; `notify` may be being called at this moment. Any thread; does
+        not block.
+        """
 
     @property
     def failed(self) -> bool:
