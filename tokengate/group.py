@@ -192,10 +192,10 @@ class TokenGroup:
                     problems.append(problem)
                     self._abort()
                     if len(problems) > 1 or isinstance(error, KeyboardInterrupt):
-                        self._roster.clear()
                         break
             return self._conclude(error, problems)
         finally:
+            self._roster.clear()  # Ctrl-C, wherever it struck
             del error, problems, trace
 
     async def __aenter__(self) -> Self:

@@ -152,7 +152,7 @@ async def test_the_first_failure_cancels_the_rest(
     running = asyncio.ensure_future(parent())
     await all_there.wait()
     failing.open()
-    await asyncio.wait([tokens[0]])
+    await asyncio.wait(tokens)
     assert [token.state.name for token in tokens] == [*["CANCELLED"] * 3, "FAILED", "CANCELLED"]
     assert all(token.abandoned for token in tokens[:3])
     for _ in range(5):

@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from time import sleep
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -200,60 +199,71 @@ def test_a_failure_of_another_thread_reaches_the_group(
 # -- Ctrl-C ---------------------------------------------------------------------------------------
 
 
-def interrupt_when(
-    group: TokenGroup, ready: Callable[[], object] = lambda: None
-) -> threading.Thread:
-    """Ctrl-C for the main thread once the group is being left and `ready()` has returned."""
+class CtrlC:
+    """Presses Ctrl-C again and again, because one that comes just before a thread blocks is not heard
+    (CPython looks when a signal interrupts the wait). Heard is one for each moment, once it has come."""
 
-    def run() -> None:
-        while not group._exiting:
-            sleep(0.001)
-        ready()
-        assert threading.main_thread().ident is not None
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    def __init__(self, *moments: Callable[[], object]) -> None:
+        self._moments = list(moments)
+        self._enough = threading.Event()
+        self._thread = threading.Thread(target=self._press)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread
+    def _press(self) -> None:
+        main = threading.main_thread().ident
+        assert main is not None
+        while not self._enough.wait(0.005):
+            signal.pthread_kill(main, signal.SIGINT)
+
+    def _hear(self, number: int, frame: object) -> None:
+        if self._moments and self._moments[0]():
+            del self._moments[0]
+            raise KeyboardInterrupt
+
+    def __enter__(self) -> None:
+        self._before = signal.signal(signal.SIGINT, self._hear)
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._enough.set()
+        self._thread.join(TIMEOUT)
+        signal.signal(signal.SIGINT, self._before)
+        assert not self._moments, "Ctrl-C was not heard"
 
 
 @posix
 def test_ctrl_c_while_it_waits(coordinator: Coordinator, gate: Gate) -> None:
     """The tokens are cancelled, their functions waited for, and Ctrl-C goes on."""
-    with pytest.raises(KeyboardInterrupt), TokenGroup() as group:
+    group = TokenGroup()
+
+    def open_later() -> None:
+        with pytest.raises(concurrent.futures.CancelledError):
+            executing.result(TIMEOUT)
+        abandoned.append(executing.abandoned)
+        gate.open()
+
+    abandoned: list[bool] = []
+    opener = threading.Thread(target=open_later)
+    with CtrlC(lambda: group._exiting), pytest.raises(KeyboardInterrupt), group:
         executing = group.start(gate)
         gate.wait_entered()
-
-        def open_later() -> None:
-            with pytest.raises(concurrent.futures.CancelledError):
-                executing.result(TIMEOUT)
-            assert executing.abandoned
-            gate.open()
-
-        opener = threading.Thread(target=open_later)
         opener.start()
-        pressing = interrupt_when(group)
     assert executing.cancelled()
     assert not executing.abandoned
     opener.join(TIMEOUT)
-    pressing.join(TIMEOUT)
+    assert abandoned == [True]
 
 
 @posix
 def test_a_second_ctrl_c_leaves_at_once(coordinator: Coordinator, gate: Gate) -> None:
-    def press_again() -> None:
-        with pytest.raises(concurrent.futures.CancelledError):
-            executing.result(TIMEOUT)
-
-    with pytest.raises(KeyboardInterrupt), TokenGroup() as group:
-        executing = group.start(gate)
+    group = TokenGroup()
+    tokens: list[Token[Any]] = []
+    moments = (lambda: group._exiting, lambda: tokens[0].cancelled())
+    with CtrlC(*moments), pytest.raises(KeyboardInterrupt), group:
+        tokens.append(group.start(gate))
         gate.wait_entered()
-        pressing = [interrupt_when(group), interrupt_when(group, press_again)]
-    assert executing.abandoned
+    assert tokens[0].abandoned
     with pytest.raises(RuntimeError, match="has been left"):
         group.start(int)
-    for each in pressing:
-        each.join(TIMEOUT)
     gate.open()
 
 
