@@ -24,6 +24,7 @@ from tokengate.errors import (
 )
 from tokengate.executor import Executor
 from tokengate.gathering import as_completed, gather
+from tokengate.group import TokenGroup
 from tokengate.guard import GuardedFunction, task_token_guard
 from tokengate.install import Installation, install
 from tokengate.stats import Stats
@@ -44,6 +45,7 @@ __all__ = [
     "TokenDeadlock",
     "TokenExpired",
     "TokenGateError",
+    "TokenGroup",
     "TokenKilled",
     "TokenState",
     "__version__",

@@ -42,6 +42,18 @@ def submit(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Token[_R]: ...
+def cancelled_call(
+    guard: GuardBase, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Token[Any]: ...
+def cancelled_submit(
+    runtime: Runtime,
+    core: Core,
+    operation: str,
+    tags: Mapping[str, Any],
+    fn: Callable[..., _R],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Token[_R]: ...
 
 @final
 class Runtime:
@@ -132,12 +144,19 @@ class TokenBase:
         """Monotonic ns of (created, admitted, started, finished); 0 where it has not happened."""
 
     def watch_return(self, notify: Callable[[], object]) -> bool:
-        """Call `notify()` once, as soon as the token has ended and its function, if it ever started,
-        has returned. False: that is so already, and `notify` is not called. Any thread.
+        """Call `notify()` once, as soon as the token has ended and its function, if it ever
+        started, has returned.
+
+        False: that is so already, and `notify` is not called. Unlike the end of a token that was
+        cancelled while it executed, this says that nothing of it runs any more. `notify` is called
+        on the thread that learns of it, most often a worker; it must not block, and what it raises
+        is logged. Any thread; does not block.
         """
 
     def unwatch_return(self, notify: Callable[[], object]) -> None:
-        """Undoes one `watch_return`; `notify` may be being called at this moment. Any thread."""
+        """Undoes one `watch_return`; `notify` may be being called at this moment. Any thread; does
+        not block.
+        """
 
     @property
     def failed(self) -> bool:
@@ -458,7 +477,11 @@ class Roster:
     @property
     def until_return(self) -> bool: ...
     def __len__(self) -> int: ...
+    def reserve(self) -> bool: ...
+    def unreserve(self) -> None: ...
+    def close_if_empty(self) -> bool: ...
     def add(self, token: TokenBase) -> None: ...
+    def cancel(self) -> None: ...
     def tokens(self) -> list[Token[Any]]: ...
     def wake_when_empty(self, waker: Callable[[], object]) -> bool: ...
     def forget_waker(self) -> None: ...

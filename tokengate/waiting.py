@@ -90,7 +90,7 @@ def wait_on_thread(collector: Collector, want: int, deadline: float | None = Non
 
 
 async def wait_empty_on_loop(roster: Roster) -> None:
-    """Until no token of the roster is left. Cancelled it stops waiting; the roster stays as it is."""
+    """Until the roster is empty. Where it is cancelled the roster stays as it is."""
     loop = asyncio.get_running_loop()
     signal: asyncio.Future[None] = loop.create_future()
 

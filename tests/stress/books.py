@@ -64,10 +64,12 @@ class Books:
     def __len__(self) -> int:
         return len(self._made) + len(self._mapped)
 
-    def call(self, body: Callable[[], object]) -> Token[object]:
-        """A token whose function does `body()`."""
+    def call(
+        self, body: Callable[[], object], start: Callable[..., Token[object]] | None = None
+    ) -> Token[object]:
+        """A token whose function does `body()`. start: a group's, say, which makes the token."""
         call = Call(body)
-        token = self.guard(call)
+        token = self.guard(call) if start is None else start(self.guard, call)
         self._made.append((token, call))
         return token
 

@@ -12,6 +12,7 @@ from tokengate import (
     GuardedFunction,
     Stats,
     Token,
+    TokenGroup,
     TokenState,
     as_completed,
     configure_default,
@@ -295,6 +296,24 @@ async def coordinators(service: Service) -> None:
         assert_type(used, Coordinator)
     assert_type(get_coordinator(), Coordinator)
     assert_type(configure_default(thread_workers=None, pin="auto"), Coordinator)
+
+
+async def groups(service: Service, coordinator: Coordinator) -> int:
+    async with TokenGroup() as group:
+        assert_type(group, TokenGroup)
+        assert_type(group.start(bare, 1, loud=True), Token[str])
+        assert_type(group.start(bare.options(timeout=1), 1), Token[str])
+        assert_type(group.start(service.method, number=1), Token[str])
+        assert_type(group.start(os.path.getsize, "file"), Token[int])
+        assert_type(await group.start(full), float)
+    async with TokenGroup(abandon=True, coordinator=coordinator) as group:
+        return len(await group.start(bare, 1))
+
+
+def groups_off_the_loop(service: Service) -> int:
+    with TokenGroup(abandon=False) as group:
+        assert_type(group.start(service.method, 1).result(), str)
+        return group.start(len, "x").result()
 
 
 def statistics(stats: Stats) -> None:

@@ -1,7 +1,15 @@
 """Mistakes that every type checker must find, on the marked lines and on no other. Never run."""
 
 import tokengate
-from tokengate import Coordinator, Token, configure_default, gather, task_token_guard, use
+from tokengate import (
+    Coordinator,
+    Token,
+    TokenGroup,
+    configure_default,
+    gather,
+    task_token_guard,
+    use,
+)
 
 
 @task_token_guard
@@ -83,6 +91,22 @@ def coordinators(coordinator: Coordinator) -> None:
     configure_default(workers=3)  # error
     configure_default(thread_workers="3")  # error
     use(3)  # error
+
+
+async def groups(service: Service) -> None:
+    async with TokenGroup() as group:
+        group.start(half, "1")  # error
+        group.start(half)  # error
+        group.start(half, 1, quiet=True)  # error
+        group.start(service.method, "1")  # error
+        group.start(len, 3)  # error
+        group.start(3)  # error
+        group.start()  # error
+        text: str = await group.start(half, 1)  # error
+        assert text
+    TokenGroup(True)  # error
+    TokenGroup(abandon=3)  # error
+    TokenGroup(coordinator=3)  # error
 
 
 str(tokengate.no_such_name)  # error
