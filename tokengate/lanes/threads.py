@@ -24,7 +24,7 @@ LEAVING = 1.0  # s; so long a thread on its way out is waited for, whatever the 
 _leaving: list[Any] = []
 _leaving_lock = threading.Lock()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leaving_lock._at_fork_reinit)
+    os.register_at_fork(after_in_child=_leaving_lock._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 def join_leaving(timeout: float) -> None:
