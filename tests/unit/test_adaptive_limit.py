@@ -10,7 +10,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, thread_time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -85,9 +85,12 @@ async def test_it_grows_beside_a_busy_loop(
             pass
         return gate.inside == 12
 
+    begun, used = monotonic(), thread_time()
     await until(busy)
     stats = coordinator.stats()
-    assert stats.loop_busy > 0.5
+    # what the machine let this thread have: on a crowded one that is not much
+    share = (thread_time() - used) / (monotonic() - begun)
+    assert stats.loop_busy > share / 2
     gate.open()
     await asyncio.gather(*tokens)
 
