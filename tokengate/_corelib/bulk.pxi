@@ -132,7 +132,7 @@ cdef class Collector:
                                   None if constants is None else constants.copy())
                 token.place = self.next_place
                 if keep:
-                    token.kept = args
+                    token.needed().kept = args
                 if self.on_loop:
                     token.link = link
                     token.caller_name = caller
@@ -176,7 +176,7 @@ cdef class Collector:
             token.callback = self
             tg_word_announce(&token.t.word, TG_WAITER)
         else:
-            token.blockers = [self]
+            token.needed().blockers = [self]
             tg_word_announce(&token.t.word, TG_BLOCKED)
 
     cdef bint run_inline(self, InlineBlock block, Core core, TokenBase token) except -1:

@@ -4,7 +4,7 @@
 #   call           function, arguments, context: the submitter, then the winner of the edge that uses or drops them
 #   value          the worker, before the edge EXECUTING -> COMPLETED | FAILED
 #   verdict        a caller's side end (cancel, kill, expiry), under the token's critical section, before its edge
-#   callbacks, blockers, watchers, delivered: under the token's critical section
+#   callback, what is in `rare`, delivered: under the token's critical section
 #   link           once: at creation, or by the first loop that awaits it, under the critical section
 
 cdef tuple _STATE_NAMES = ("CREATED", "WAITING", "ADMITTED", "EXECUTING", "COMPLETED", "FAILED", "CANCELLED",
@@ -61,6 +61,16 @@ cdef class Failure:
         _log.error(context["message"], exc_info=exception)
 
 
+@cython.final
+cdef class Rare:
+    """What few of a million waiting tokens have; made when the first of it comes."""
+
+    cdef list callbacks           # but for the first
+    cdef list blockers            # locks of threads blocked in result(), collectors of synchronous consumers, rosters
+    cdef list watchers            # what to call once nothing of it runs any more
+    cdef object kept              # the arguments, where a consumer asked to see them again
+
+
 @cython.auto_pickle(False)
 cdef class TokenBase:
     """The compiled half of `tokengate.Token`."""
@@ -75,17 +85,14 @@ cdef class TokenBase:
     cdef object context
     cdef object value
     cdef object verdict
-    cdef object callback          # the first callback and its context; more of them in `callbacks`
+    cdef object callback          # the first callback and its context; more of them in `rare`
     cdef object callback_context
-    cdef list callbacks
-    cdef list blockers            # locks of threads blocked in result(), collectors of synchronous consumers, rosters
-    cdef list watchers            # what to call once nothing of it runs any more
+    cdef Rare rare                # set once, under the critical section
     cdef str caller_name          # of the asyncio task that called
-    cdef object kept              # the arguments, where a consumer asked to see them again
     cdef Py_ssize_t place         # position in the batch it came from; -1: none
-    cdef bint blocking
-    cdef bint delivered
-    cdef bint enclosed            # its coordinator lives for ever and its tags are plain: neither leads back to it
+    cdef uint8_t blocking         # these are flags
+    cdef uint8_t delivered
+    cdef uint8_t enclosed         # its coordinator lives for ever and its tags are plain: neither leads back to it
     cdef object labels            # the tags of the guard that made it
     cdef object __weakref__
 
@@ -117,7 +124,7 @@ cdef class TokenBase:
     @property
     def args(self):
         """The positional arguments, where `.map(tokens=True)` kept them, else None."""
-        return self.kept
+        return None if self.rare is None else self.rare.kept
 
     @property
     def caller(self):
@@ -133,7 +140,7 @@ cdef class TokenBase:
 
     cdef inline void track(self, object outcome):
         # It is about to end, and from here on it can be part of a cycle, if what it refers to may lead back to it.
-        if not self.enclosed or PyObject_IS_GC(outcome) or self.kept is not None:
+        if not self.enclosed or PyObject_IS_GC(outcome) or self.rare is not None:
             with cython.critical_section(self):
                 self.track_now()
 
@@ -299,9 +306,20 @@ cdef class TokenBase:
 
     cdef void disown_callbacks(self):
         _disown(self.callback_context)
-        if self.callbacks is not None:
-            for pair in self.callbacks:
+        if self.rare is not None and self.rare.callbacks is not None:
+            for pair in self.rare.callbacks:
                 _disown(pair[1])
+
+    cdef Rare needed(self):
+        """Its `rare`. Not for who is in the token's critical section: allocating may run a finalizer, which lets other
+        threads in."""
+        cdef Rare made
+        if self.rare is None:
+            made = Rare()
+            with cython.critical_section(self):
+                if self.rare is None:
+                    self.rare = made
+        return self.rare
 
     cdef void announce(self, uint32_t state, uint32_t old, int64_t now, Worker by) except *:
         """Tells everybody who asked that the token has ended. By the winner of the ending edge, once."""
@@ -477,30 +495,33 @@ cdef class TokenBase:
     cdef bint add_blocker(self, object blocker) except -1:
         """False: the token has ended, nobody will release the blocker."""
         cdef uint32_t old
+        cdef Rare rare = self.needed()
         self.look()
         with cython.critical_section(self):
             if tg_ended(tg_word_load(&self.t.word)):
                 return False
-            if self.blockers is None:
-                self.blockers = []
-            self.blockers.append(blocker)
+            if rare.blockers is None:
+                rare.blockers = []
+            rare.blockers.append(blocker)
             old = tg_word_announce(&self.t.word, TG_BLOCKED)
             if not tg_ended(old):
                 return True
             # It ended between the two looks. With BLOCKED already set the ender comes for all of them; the list is
             # then its own to empty, and a lock released twice would be an error, so take ours back.
-            _remove_identical(self.blockers, blocker)
+            _remove_identical(rare.blockers, blocker)
             return False
 
     cdef void remove_blocker(self, object blocker) except *:
         with cython.critical_section(self):
-            _remove_identical(self.blockers, blocker)
+            if self.rare is not None:
+                _remove_identical(self.rare.blockers, blocker)
 
     cdef void release_blockers(self) except *:
-        cdef list waiting
+        cdef list waiting = None
         with cython.critical_section(self):
-            waiting = self.blockers
-            self.blockers = None
+            if self.rare is not None:
+                waiting = self.rare.blockers
+                self.rare.blockers = None
         if waiting is None:
             return
         for blocker in waiting:
@@ -519,33 +540,36 @@ cdef class TokenBase:
         often a worker; it must not block, and what it raises is logged. Any thread; does not block.
         """
         cdef uint32_t old
-        cdef list first = [notify]  # made out here: allocating may run a finalizer, and that lets other threads in
+        cdef list first = [notify]  # made out here, as in `needed`
+        cdef Rare rare = self.needed()
         self.look()
         with cython.critical_section(self):
             if tg_over(tg_word_load(&self.t.word)):
                 return False
-            if self.watchers is None:
-                self.watchers = first
+            if rare.watchers is None:
+                rare.watchers = first
             else:
-                self.watchers.append(notify)
+                rare.watchers.append(notify)
             old = tg_word_announce(&self.t.word, TG_WATCHED)
             if not tg_over(old):
                 return True
             # It was over between the two looks. Where WATCHED was set already somebody comes for the list, but not
             # before this section is left.
-            _remove_identical(self.watchers, notify)
+            _remove_identical(rare.watchers, notify)
             return False
 
     def unwatch_return(self, notify):
         """Undoes one `watch_return`; `notify` may be being called at this moment. Any thread; does not block."""
         with cython.critical_section(self):
-            _remove_identical(self.watchers, notify)
+            if self.rare is not None:
+                _remove_identical(self.rare.watchers, notify)
 
     cdef void tell_watchers(self) noexcept:
-        cdef list watching
+        cdef list watching = None
         with cython.critical_section(self):
-            watching = self.watchers
-            self.watchers = None
+            if self.rare is not None:
+                watching = self.rare.watchers
+                self.rare.watchers = None
         if watching is None:
             return
         for notify in watching:
@@ -631,26 +655,35 @@ cdef class TokenBase:
     cdef bint store_callback(self, Link link, object callback, object context) except -1:
         """False: the token has ended and delivers no more; the caller must call it."""
         cdef uint32_t old
+        cdef list more
+        cdef bint crowded = False
+        if self.callback is not None:
+            self.needed()
         self.look()
         with cython.critical_section(self):
             if self.delivered:
                 return False
             if PyObject_GC_IsTracked(self):
                 _disown(context)
-            if self.callback is None and not self.callbacks:
+            more = None if self.rare is None else self.rare.callbacks
+            if self.callback is None and not more:
                 self.callback = callback
                 self.callback_context = context
-            elif self.callbacks is None:
-                self.callbacks = [(callback, context)]
+            elif more is not None:
+                more.append((callback, context))
+            elif self.rare is not None:
+                self.rare.callbacks = [(callback, context)]
             else:
-                self.callbacks.append((callback, context))
-            old = tg_word_announce(&self.t.word, TG_WAITER)
-            if tg_ended(old) and not old & TG_WAITER:
+                crowded = True  # another thread's has come since the first look
+            if not crowded:
+                old = tg_word_announce(&self.t.word, TG_WAITER)
+                if not tg_ended(old) or old & TG_WAITER:
+                    return True
                 # [W4] it ended before anybody waited: no ender pushed it, so it is delivered from here on at once
-                self.callback = self.callback_context = self.callbacks = None
+                self.take_callbacks()
                 self.delivered = True
                 return False
-        return True
+        return self.store_callback(link, callback, context)
 
     def remove_done_callback(self, callback):
         """Remove all instances of a callback; returns how many there were. Any thread."""
@@ -666,23 +699,25 @@ cdef class TokenBase:
         with cython.critical_section(self):
             if self.callback is not None:
                 found.append(self.callback)
-            if self.callbacks is not None:
-                for pair in self.callbacks:
+            if self.rare is not None and self.rare.callbacks is not None:
+                for pair in self.rare.callbacks:
                     found.append((<tuple>pair)[0])
         return found
 
     cdef bint remove_identical_callback(self, object callback) except -1:
         cdef Py_ssize_t i
         cdef object gone = None
+        cdef list more
         with cython.critical_section(self):
+            more = None if self.rare is None else self.rare.callbacks
             if self.callback is callback:
                 gone = self.callback_context
                 self.callback = self.callback_context = None
-            elif self.callbacks is not None:
-                for i in range(len(self.callbacks)):
-                    if (<tuple>self.callbacks[i])[0] is callback:
-                        gone = (<tuple>self.callbacks[i])[1]
-                        del self.callbacks[i]
+            elif more is not None:
+                for i in range(len(more)):
+                    if (<tuple>more[i])[0] is callback:
+                        gone = (<tuple>more[i])[1]
+                        del more[i]
                         break
         _disown(gone)
         return gone is not None
@@ -691,7 +726,16 @@ cdef class TokenBase:
         # Its loop is gone. What they refer to must not hang on a token the collector does not look at.
         with cython.critical_section(self):
             self.disown_callbacks()
-            self.callback = self.callback_context = self.callbacks = None
+            self.take_callbacks()
+
+    cdef list take_callbacks(self):
+        """Empties the callbacks; returns those after the first. In the token's critical section."""
+        cdef list more = None
+        self.callback = self.callback_context = None
+        if self.rare is not None:
+            more = self.rare.callbacks
+            self.rare.callbacks = None
+        return more
 
     cdef void deliver(self) except *:
         """Runs the callbacks. On the loop's thread, by the drain, once."""
@@ -701,8 +745,7 @@ cdef class TokenBase:
             self.disown_callbacks()
             callback = self.callback
             context = self.callback_context
-            more = self.callbacks
-            self.callback = self.callback_context = self.callbacks = None
+            more = self.take_callbacks()
             self.delivered = True
         if more is None:
             if callback is not None:
