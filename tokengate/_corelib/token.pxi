@@ -3,7 +3,7 @@
 # Who may write what (rules [W1]-[W6] in tg_word.h):
 #   call           function, arguments, context: the submitter, then the winner of the edge that uses or drops them
 #   value          the worker, before the edge EXECUTING -> COMPLETED | FAILED
-#   verdict        a caller's side end (cancel, kill, expiry), under the token's critical section, before its edge
+#   rare.verdict   a caller's side end (cancel, kill, expiry), under the token's critical section, before its edge
 #   callback, what is in `rare`, delivered: under the token's critical section
 #   link           once: at creation, or by the first loop that awaits it, under the critical section
 
@@ -69,6 +69,7 @@ cdef class Rare:
     cdef list blockers            # locks of threads blocked in result(), collectors of synchronous consumers, rosters
     cdef list watchers            # what to call once nothing of it runs any more
     cdef object kept              # the arguments, where a consumer asked to see them again
+    cdef object verdict           # what it was cancelled or killed with, if anything; a cancellation may have no words
 
 
 @cython.auto_pickle(False)
@@ -84,7 +85,6 @@ cdef class TokenBase:
     cdef object kwargs
     cdef object context
     cdef object value
-    cdef object verdict
     cdef object callback          # the first callback and its context; more of them in `rare`
     cdef object callback_context
     cdef Rare rare                # set once, under the critical section
@@ -152,10 +152,11 @@ cdef class TokenBase:
 
     cdef void inherited(self):
         # In a forked child: no worker will ever come for it, and the parent's queues must not be touched.
+        cdef Rare rare = self.needed()
         verdict = TokenKilled("the process forked: the token lives on in the parent only")
         with cython.critical_section(self):
             if not tg_ended(tg_word_load(&self.t.word)):
-                self.verdict = verdict
+                rare.verdict = verdict
                 self.t.ended = tg_now()
                 tg_word_end(&self.t.word, TG_KILLED)
             tg_word_returned(&self.t.word)  # its function does not run here
@@ -243,17 +244,22 @@ cdef class TokenBase:
         cdef uint32_t was
         cdef bint room = False
         cdef int64_t now = tg_now()
+        cdef Rare rare = None
         if tg_ended(self.look()):
             return False
+        if verdict is not None:
+            rare = self.needed()
         with cython.critical_section(self):
             if tg_ended(tg_word_load(&self.t.word)):
                 return False
-            self.verdict = verdict
+            if rare is not None:
+                rare.verdict = verdict
             self.track_now()
             self.t.ended = now
             step = (tg_word_end_unstarted if unstarted_only else tg_word_end)(&self.t.word, state)
             if not step.moved:
-                self.verdict = None  # the worker was first; `ended` is not read for its states
+                if rare is not None:
+                    rare.verdict = None  # the worker was first; `ended` is not read for its states
                 return False
         was = tg_state_of(step.old)
         if was == TG_EXECUTING:
@@ -371,7 +377,7 @@ cdef class TokenBase:
 
     @property
     def _cancel_message(self):
-        return self.verdict if tg_state_of(self.look()) == TG_CANCELLED else None
+        return self.words() if tg_state_of(self.look()) == TG_CANCELLED else None
 
     def _make_cancelled_error(self):
         # gather() asks this of a cancelled child, and hangs where it is missing
@@ -409,20 +415,25 @@ cdef class TokenBase:
             raise self.cancelled_error()
         raise self.told().with_traceback(None)
 
+    cdef object words(self):
+        return None if self.rare is None else self.rare.verdict
+
     cdef object told(self):
         """The exception of a token that was killed or has expired."""
-        if self.verdict is not None:
-            return self.verdict
+        verdict = self.words()
+        if verdict is not None:
+            return verdict
         # Deadlines pass in thousands at a time: the words are made for those who ask.
         if tg_stamped(&self.t.started) == 0:
             what = f"{self!r}: it had not started {self.wait_time:.3g} s after its creation"
         else:
             what = f"{self!r}: its function had been running for {self.run_time:.3g} s"
         expired = TokenExpired(what)
+        cdef Rare rare = self.needed()
         with cython.critical_section(self):
-            if self.verdict is None:
-                self.verdict = expired
-            return self.verdict
+            if rare.verdict is None:
+                rare.verdict = expired
+            return rare.verdict
 
     def result(self, timeout=None):
         """The function's result, or raises what the token ended with.
