@@ -25,6 +25,12 @@ from tokengate.token import Token
 
 __all__ = ["patch_anyio"]
 
+_STOPS = (StopIteration, StopAsyncIteration)
+
+# Functions that only call another, by name: the keyword argument that it is in. One that is not
+# known here, or is called otherwise one day, only lends its own name to the operation.
+_CARRIERS = {"fastapi.telemetry._api._run_sync_endpoint": "function"}
+
 
 class _Route:
     """One `patch_anyio` that has not been undone: calls on this loop (None: on any) go there."""
@@ -46,11 +52,16 @@ class _Raised(Exception):  # noqa: N818 - nothing is wrong, this is how it trave
 
 def _name(function: Any, arguments: tuple[Any, ...]) -> str:
     """Operation of a call: that of the function in the end, through partials and `Context.run`."""
+    keywords: dict[str, Any] = {}
     while True:
         if type(function) is FunctionType:
-            return f"{function.__module__}.{function.__qualname__}"
-        if type(function) is partial:
+            name = f"{function.__module__}.{function.__qualname__}"
+            if name not in _CARRIERS or _CARRIERS[name] not in keywords:
+                return name
+            function, keywords = keywords[_CARRIERS[name]], {}
+        elif type(function) is partial:
             arguments = function.args + arguments
+            keywords = {**function.keywords, **keywords}
             function = function.func
         elif (
             arguments
@@ -116,10 +127,9 @@ def patch_anyio(
     def undo() -> None:
         global _patch
         with _lock:
-            if route not in _routes:
-                return
-            _routes.remove(route)
-            _publish()
+            if route in _routes:
+                _routes.remove(route)
+                _publish()
             if not _routes and _patch is not None:
                 _patch.undo()
                 _patch = None
@@ -129,6 +139,8 @@ def patch_anyio(
 
 def _publish() -> None:
     global _by_loop, _elsewhere
+    # of a loop that has gone nothing can come any more, though nobody said so
+    _routes[:] = [each for each in _routes if each.loop is None or each.loop() is not None]
     elsewhere = None
     by_loop: dict[int, _Route] = {}
     for route in _routes:
@@ -154,32 +166,24 @@ def _replacements(inside: AnyioInside) -> dict[str, classmethod[Any, Any, Any]]:
     scope_class, limiter_class = inside.scope_class, inside.limiter_class
     would_block, library, thread_values = inside.would_block, inside.library, inside.thread_values
     seat_for = inside.seat
-    core_submit, get_loop, current_task = (
-        _core.submit,
-        asyncio.get_running_loop,
-        asyncio.current_task,
-    )
-    worker_here = _core.current_worker
+    new_token = _core.submit
     original = backend.run_sync_in_worker_thread
     original_async = backend.run_async_from_thread
     original_sync = backend.run_sync_from_thread
 
     def call(seat: dict[str, object], function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        # On the worker. A worker that waits for tokens runs them inside the function that waits:
-        # what that one was told must be there again afterwards.
+        # On the worker, which belongs to no loop of anyio's before and after.
         values = thread_values.__dict__
-        before = values.copy()
         values.update(seat)
         try:
             return function(*args)
         except BaseException as error:
-            if isinstance(error, Exception) and not isinstance(error, StopIteration):
+            if isinstance(error, Exception) and not isinstance(error, _STOPS):
                 raise
             raise _Raised(error) from None
         finally:
-            values.clear()
-            if before:
-                values.update(before)
+            for name in seat:
+                del values[name]
 
     def submit(
         route: _Route,
@@ -193,59 +197,13 @@ def _replacements(inside: AnyioInside) -> dict[str, classmethod[Any, Any, Any]]:
         name = _name(function, args)
         call_args = (seat, function, args)
         if library is None:
-            return core_submit(runtime, route.coordinator, name, NO_TAGS, call, call_args, {})
+            return new_token(runtime, route.coordinator, name, NO_TAGS, call, call_args, {})
         # the context is copied at the submission: there, no async library runs
         reset = library.set(None)
         try:
-            return core_submit(runtime, route.coordinator, name, NO_TAGS, call, call_args, {})
+            return new_token(runtime, route.coordinator, name, NO_TAGS, call, call_args, {})
         finally:
             library.reset(reset)
-
-    async def run_shielded(
-        route: _Route,
-        loop: asyncio.AbstractEventLoop,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-    ) -> Any:
-        with scope_class(shield=True) as scope:
-            parent = scope._parent_scope
-            token = submit(route, loop, scope if parent is None else parent, function, args)
-            if token.done():
-                await asyncio.sleep(0)
-            try:
-                return await token
-            except _Raised as raised:
-                error = raised.error
-        _reraise(error)
-
-    async def run_abandonable(
-        route: _Route,
-        loop: asyncio.AbstractEventLoop,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-    ) -> Any:
-        ended = loop.create_future()
-
-        def end(_: object) -> None:
-            if not ended.done():
-                ended.set_result(None)
-
-        with scope_class() as scope:
-            token = submit(route, loop, scope, function, args)
-            # anyio cancels a task that waits for a future only while that is not done: what has
-            # a result then gets it. It does not know that of tokens.
-            token.add_done_callback(end)
-            try:
-                await ended
-            except asyncio.CancelledError:
-                token.cancel()
-                token.forgive()
-                raise
-            try:
-                return token.result()
-            except _Raised as raised:
-                error = raised.error
-        _reraise(error)
 
     async def run(
         route: _Route,
@@ -255,24 +213,39 @@ def _replacements(inside: AnyioInside) -> dict[str, classmethod[Any, Any, Any]]:
         abandon_on_cancel: bool,
         limiter: Any,
     ) -> Any:
-        way = run_abandonable if abandon_on_cancel else run_shielded
-        if not limiter:
-            limiter = backend.current_default_thread_limiter()
-        await backend.checkpoint_if_cancelled()
-        if type(limiter) is not limiter_class:
-            async with limiter:
-                return await way(route, loop, function, args)
-        # As `async with limiter`, which would give the loop a turn of its own once the place is
-        # taken; the call does so anyway.
-        task = current_task()
+        # limiter: None: the caller has its place already
+        if limiter is not None:
+            # As `async with limiter`, which would give the loop a turn of its own once the place
+            # is taken; the call itself does so anyway.
+            await backend.checkpoint_if_cancelled()
+            task = asyncio.current_task()
+            try:
+                limiter.acquire_on_behalf_of_nowait(task)
+            except would_block:
+                await limiter.acquire_on_behalf_of(task)
         try:
-            limiter.acquire_on_behalf_of_nowait(task)
-        except would_block:
-            await limiter.acquire_on_behalf_of(task)
-        try:
-            return await way(route, loop, function, args)
+            with scope_class(shield=not abandon_on_cancel) as scope:
+                parent = scope._parent_scope
+                told = scope if abandon_on_cancel or parent is None else parent
+                token = submit(route, loop, told, function, args)
+                if abandon_on_cancel:
+                    await _ended(token, loop)
+                elif token.done():
+                    await asyncio.sleep(0)
+                try:
+                    return await token
+                except _Raised as raised:
+                    error = raised.error
         finally:
-            limiter.release_on_behalf_of(task)
+            if limiter is not None:
+                limiter.release_on_behalf_of(task)
+        _reraise(error)
+
+    async def run_within(limiter: Any, *call: Any) -> Any:
+        # not one of anyio's own limiters: nothing is known of it but this
+        await backend.checkpoint_if_cancelled()
+        async with limiter:
+            return await run(*call, None)
 
     def run_sync_in_worker_thread(
         cls: type,
@@ -281,16 +254,19 @@ def _replacements(inside: AnyioInside) -> dict[str, classmethod[Any, Any, Any]]:
         abandon_on_cancel: bool = False,
         limiter: Any = None,
     ) -> Coroutine[Any, Any, Any]:
-        loop = get_loop()
+        loop = asyncio.get_running_loop()
         route = _find(loop)
         if route is None:
             return original(func, args, abandon_on_cancel, limiter)  # type: ignore[no-any-return]
-        return run(route, loop, func, args, abandon_on_cancel, limiter)
+        limiter = limiter or backend.current_default_thread_limiter()
+        if type(limiter) is limiter_class:
+            return run(route, loop, func, args, abandon_on_cancel, limiter)
+        return run_within(limiter, route, loop, func, args, abandon_on_cancel)
 
     def run_async_from_thread(
         cls: type, func: Callable[..., Any], args: tuple[Any, ...], token: object
     ) -> Any:
-        worker = worker_here()
+        worker = _core.current_worker()
         if worker is None:
             return original_async(func, args, token)
         # What it waits for may need a worker itself.
@@ -303,7 +279,7 @@ def _replacements(inside: AnyioInside) -> dict[str, classmethod[Any, Any, Any]]:
     def run_sync_from_thread(
         cls: type, func: Callable[..., Any], args: tuple[Any, ...], token: object
     ) -> Any:
-        worker = worker_here()
+        worker = _core.current_worker()
         if worker is None:
             return original_sync(func, args, token)
         worker.step_aside()
@@ -314,6 +290,25 @@ def _replacements(inside: AnyioInside) -> dict[str, classmethod[Any, Any, Any]]:
 
     made = (run_sync_in_worker_thread, run_async_from_thread, run_sync_from_thread)
     return {each.__name__: classmethod(each) for each in made}
+
+
+async def _ended(token: Token[Any], loop: asyncio.AbstractEventLoop) -> None:
+    """Until the token has ended; cancelled, it is cancelled too."""
+    # anyio cancels a task that waits for a future only while that is not done: what has a result
+    # then gets it. It knows futures by their class, and tokens are of another.
+    ended = loop.create_future()
+
+    def end(_: object) -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    token.add_done_callback(end)
+    try:
+        await ended
+    except asyncio.CancelledError:
+        token.cancel()
+        token.forgive()  # where it had failed at this moment: nobody asks any more
+        raise
 
 
 def _reraise(error: BaseException) -> None:
