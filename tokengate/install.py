@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
+from tokengate.anyio_backend import patch_anyio
 from tokengate.coordinator import Coordinator
 from tokengate.current import get_coordinator
 from tokengate.executor import Executor
@@ -27,7 +28,11 @@ class Installation:
     in any order. Use it on the loop's own thread, or while the loop does not run.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, coordinator: Coordinator) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, coordinator: Coordinator, anyio: bool
+    ) -> None:
+        # first: it may refuse, and then nothing has been done
+        self._undo_anyio = patch_anyio(coordinator, loop) if anyio else None
         self.executor = Executor(coordinator=coordinator)
         self._loop: asyncio.AbstractEventLoop | None = loop
         # asyncio keeps it here; other loops keep theirs to themselves
@@ -47,6 +52,8 @@ class Installation:
         loop, self._loop = self._loop, None
         if loop is None:
             return
+        if self._undo_anyio is not None:
+            self._undo_anyio()
         stack = _installed[loop]
         place = stack.index(self)
         del stack[place]
@@ -79,7 +86,10 @@ def install(loop: asyncio.AbstractEventLoop | None = None, *, anyio: bool = Fals
 
     Of the coordinator that is current here. Each function is an operation of its own, named
     ``"module.qualname"``; name look-ups have places of their own. What the functions raise arrives
-    as before. loop: None: the running one.
+    as before. loop: None: the running one. anyio: what anyio's asyncio backend runs in threads on
+    that loop as well, which takes in the plain ``def`` handlers of Starlette and FastAPI: limiters,
+    ``abandon_on_cancel`` and ``anyio.from_thread`` stay as they are. ImportError without anyio,
+    RuntimeError for an anyio whose inside has changed; nothing has been installed then.
 
     Returns an `Installation`, to undo it. RuntimeError where no loop runs and none is given.
     """
@@ -92,4 +102,4 @@ def install(loop: asyncio.AbstractEventLoop | None = None, *, anyio: bool = Fals
             )
     elif not isinstance(loop, asyncio.AbstractEventLoop):
         raise TypeError(f"loop={loop!r}: expected an asyncio event loop or None")
-    return Installation(loop, get_coordinator())
+    return Installation(loop, get_coordinator(), anyio)
