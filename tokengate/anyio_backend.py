@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from functools import partial
 from types import BuiltinMethodType, FunctionType
-from typing import Any
+from typing import Any, NoReturn
 
 from tokengate import _core
 from tokengate.anyio_inside import AnyioInside
@@ -42,7 +42,7 @@ class _Route:
         self.loop = loop
 
 
-class _Raised(Exception):  # noqa: N818 - nothing is wrong, this is how it travels
+class _Raised(Exception):
     """Carries what a function raised past the token, which would not hand all of it on as it is."""
 
     def __init__(self, error: BaseException) -> None:
@@ -95,7 +95,7 @@ class _Patch:
 
 _lock = threading.Lock()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_lock._at_fork_reinit)
+    os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]
 _routes: list[_Route] = []  # the last one counts; under _lock
 _patch: _Patch | None = None  # under _lock
 # What _routes says, for readers without the lock: replaced as a whole, never changed. An id is
@@ -214,6 +214,7 @@ def _replacements(inside: AnyioInside) -> dict[str, classmethod[Any, Any, Any]]:
         limiter: Any,
     ) -> Any:
         # limiter: None: the caller has its place already
+        error: BaseException | None = None
         if limiter is not None:
             # As `async with limiter`, which would give the loop a turn of its own once the place
             # is taken; the call itself does so anyway.
@@ -236,16 +237,20 @@ def _replacements(inside: AnyioInside) -> dict[str, classmethod[Any, Any, Any]]:
                     return await token
                 except _Raised as raised:
                     error = raised.error
+                _raise_again(error)
         finally:
+            error = None  # it holds this frame
             if limiter is not None:
                 limiter.release_on_behalf_of(task)
-        _reraise(error)
 
-    async def run_within(limiter: Any, *call: Any) -> Any:
+    async def run_within(limiter: Any, held: Coroutine[Any, Any, Any]) -> Any:
         # not one of anyio's own limiters: nothing is known of it but this
-        await backend.checkpoint_if_cancelled()
-        async with limiter:
-            return await run(*call, None)
+        try:
+            await backend.checkpoint_if_cancelled()
+            async with limiter:
+                return await held
+        finally:
+            held.close()
 
     def run_sync_in_worker_thread(
         cls: type,
@@ -261,7 +266,7 @@ def _replacements(inside: AnyioInside) -> dict[str, classmethod[Any, Any, Any]]:
         limiter = limiter or backend.current_default_thread_limiter()
         if type(limiter) is limiter_class:
             return run(route, loop, func, args, abandon_on_cancel, limiter)
-        return run_within(limiter, route, loop, func, args, abandon_on_cancel)
+        return run_within(limiter, run(route, loop, func, args, abandon_on_cancel, None))
 
     def run_async_from_thread(
         cls: type, func: Callable[..., Any], args: tuple[Any, ...], token: object
@@ -311,7 +316,7 @@ async def _ended(token: Token[Any], loop: asyncio.AbstractEventLoop) -> None:
         raise
 
 
-def _reraise(error: BaseException) -> None:
+def _raise_again(error: BaseException) -> NoReturn:
     try:
         if isinstance(error, StopIteration):
             raise RuntimeError("coroutine raised StopIteration") from error

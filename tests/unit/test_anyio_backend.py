@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import contextvars
 import functools
+import importlib
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -21,14 +22,12 @@ from tokengate import (
     task_token_guard,
     use,
 )
+from tokengate.anyio_backend import patch_anyio
 
-anyio = pytest.importorskip("anyio", reason="anyio is not installed for this interpreter")
-
-import anyio.from_thread  # noqa: E402 - after it is known to be there
-import anyio.to_thread  # noqa: E402
-from anyio._backends import _asyncio as inside  # noqa: E402
-
-from tokengate.anyio_backend import patch_anyio  # noqa: E402
+anyio: Any = pytest.importorskip("anyio", reason="anyio is not installed for this interpreter")
+for part in ("from_thread", "lowlevel", "to_thread"):
+    importlib.import_module(f"anyio.{part}")
+inside: Any = importlib.import_module("anyio._backends._asyncio")
 
 if TYPE_CHECKING:
     from tests.conftest import Gate, NewCoordinator
@@ -116,7 +115,10 @@ class Thing:
 NAMES = [
     (functools.partial(functools.partial(Thing().method), 1), "Thing.method"),
     (functools.partial(contextvars.copy_context().run, token_here), "token_here"),
-    (functools.partial(contextvars.copy_context().run, functools.partial(token_here)), "token_here"),
+    (
+        functools.partial(contextvars.copy_context().run, functools.partial(token_here)),
+        "token_here",
+    ),
     (Thing(), "Thing"),
 ]
 
@@ -175,7 +177,7 @@ def test_no_async_library_runs_in_a_worker(run: Callable[..., Any], patched: Coo
         assert sniffio.current_async_library() == "asyncio"
 
         async def inner() -> str:
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             library: str = sniffio.current_async_library()
             return library
 
@@ -194,7 +196,7 @@ def test_each_call_gives_the_loop_a_turn(run: Callable[..., Any], patched: Coord
             nonlocal turns
             while not done:
                 turns += 1
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
 
         async with anyio.create_task_group() as group:
             group.start_soon(count)
@@ -287,7 +289,7 @@ def test_a_cancelled_call_is_waited_for(
         async def call() -> None:
             nonlocal result
             result = await anyio.to_thread.run_sync(gate, "result")
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
             raise AssertionError("the next checkpoint is cancelled")
 
         async with anyio.create_task_group() as group:
@@ -405,7 +407,7 @@ def test_check_cancelled(run: Callable[..., Any], patched: Coordinator, abandon:
 
 
 async def answer(value: int) -> tuple[int, asyncio.AbstractEventLoop]:
-    await anyio.sleep(0)
+    await anyio.lowlevel.checkpoint()
     return value, asyncio.get_running_loop()
 
 
@@ -636,7 +638,9 @@ def test_a_loop_that_has_gone_is_forgotten(coordinator: Coordinator) -> None:
     assert coordinator.stats().totals.completed == 3
 
 
-def test_calls_under_way_go_on(run: Callable[..., Any], coordinator: Coordinator, gate: Gate) -> None:
+def test_calls_under_way_go_on(
+    run: Callable[..., Any], coordinator: Coordinator, gate: Gate
+) -> None:
     async def main() -> None:
         undo = patch_anyio(coordinator)
         async with anyio.create_task_group() as group:
@@ -657,7 +661,9 @@ def test_somebody_elses_wrapper_stays(
     below = inside.AsyncIOBackend.run_sync_in_worker_thread
     calls: list[Any] = []
 
-    def wrapper(cls: Any, func: Any, args: Any, abandon_on_cancel: Any = False, limiter: Any = None):
+    def wrapper(
+        cls: Any, func: Any, args: Any, abandon_on_cancel: Any = False, limiter: Any = None
+    ):
         calls.append(func)
         return below(func, args, abandon_on_cancel, limiter)
 
@@ -698,7 +704,9 @@ def test_many_threads_patch_and_undo(coordinator: Coordinator) -> None:
 
 
 def another_parameter(patch: pytest.MonkeyPatch) -> None:
-    async def changed(cls: Any, func: Any, args: Any, abandon_on_cancel: bool, limiter: Any, name: str):
+    async def changed(
+        cls: Any, func: Any, args: Any, abandon_on_cancel: bool, limiter: Any, name: str
+    ):
         raise AssertionError("it is not called")
 
     patch.setattr(inside.AsyncIOBackend, METHODS[0], classmethod(changed))
@@ -740,7 +748,9 @@ def limiter_kept(patch: pytest.MonkeyPatch) -> None:
 
 
 def failing(patch: pytest.MonkeyPatch) -> None:
-    async def changed(cls: Any, func: Any, args: Any, abandon_on_cancel: Any = 0, limiter: Any = None):
+    async def changed(
+        cls: Any, func: Any, args: Any, abandon_on_cancel: Any = 0, limiter: Any = None
+    ):
         raise NotImplementedError("not like this")
 
     patch.setattr(inside.AsyncIOBackend, METHODS[0], classmethod(changed))

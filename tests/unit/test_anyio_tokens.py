@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +19,9 @@ from tokengate import (
     use,
 )
 
-anyio = pytest.importorskip("anyio", reason="anyio is not installed for this interpreter")
-
-import anyio.from_thread  # noqa: E402 - after it is known to be there
-import anyio.to_thread  # noqa: E402
+anyio: Any = pytest.importorskip("anyio", reason="anyio is not installed for this interpreter")
+for part in ("from_thread", "lowlevel", "to_thread"):
+    importlib.import_module(f"anyio.{part}")
 
 if TYPE_CHECKING:
     from tests.conftest import Gate
@@ -130,7 +130,7 @@ def test_a_shield_holds(coordinator: Coordinator, gate: Gate) -> None:
                 asyncio.get_running_loop().call_soon(outer.cancel)
                 asyncio.get_running_loop().call_soon(gate.open)
                 assert await token == "value"
-            await anyio.sleep(0)
+            await anyio.lowlevel.checkpoint()
         assert outer.cancelled_caught
 
     anyio.run(main)
