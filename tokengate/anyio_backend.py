@@ -215,11 +215,11 @@ def _replacements(inside: AnyioInside) -> dict[str, classmethod[Any, Any, Any]]:
     ) -> Any:
         # limiter: None: the caller has its place already
         error: BaseException | None = None
+        task = asyncio.current_task()
         if limiter is not None:
             # As `async with limiter`, which would give the loop a turn of its own once the place
             # is taken; the call itself does so anyway.
             await backend.checkpoint_if_cancelled()
-            task = asyncio.current_task()
             try:
                 limiter.acquire_on_behalf_of_nowait(task)
             except would_block:
@@ -293,7 +293,7 @@ def _replacements(inside: AnyioInside) -> dict[str, classmethod[Any, Any, Any]]:
         finally:
             worker.step_back()
 
-    made = (run_sync_in_worker_thread, run_async_from_thread, run_sync_from_thread)
+    made: tuple[Any, ...] = (run_sync_in_worker_thread, run_async_from_thread, run_sync_from_thread)
     return {each.__name__: classmethod(each) for each in made}
 
 

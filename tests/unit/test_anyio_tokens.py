@@ -118,6 +118,7 @@ def test_what_a_scope_cancels(coordinator: Coordinator, gate: Gate, way: Any) ->
             await way(coordinator, gate)
         gate.open()
         assert await double(4) == 8
+        await coordinator.drain()
 
     anyio.run(main)
 
