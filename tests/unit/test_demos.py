@@ -75,5 +75,6 @@ def test_synchronous(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("demo", sorted(path.name for path in DEMOS.glob("*.py")))
 def test_every_demo_is_run_here_and_listed_in_the_readme(demo: str) -> None:
-    assert f'run_demo("{demo}"' in Path(__file__).read_text(encoding="utf-8")
+    if demo != "web.py":  # test_demo_web.py's
+        assert f'run_demo("{demo}"' in Path(__file__).read_text(encoding="utf-8")
     assert f"`{demo}`" in (DEMOS / "README.md").read_text(encoding="utf-8")
