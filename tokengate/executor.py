@@ -30,7 +30,7 @@ R = TypeVar("R")
 _NAMES = checked_policy(limit=16, priority=100)
 _LOOKUPS = {
     "socket.getaddrinfo": ("socket.getaddrinfo", _NAMES),
-    "socket.getnameinfo": ("socket.getnameinfo", _NAMES),
+    "_socket.getnameinfo": ("socket.getnameinfo", _NAMES),
     # the same on a loop in debug mode
     "asyncio.base_events.BaseEventLoop._getaddrinfo_debug": ("socket.getaddrinfo", _NAMES),
 }

@@ -26,7 +26,9 @@ def fail() -> None:
 
 
 @pytest.fixture(params=["off a loop", "on a loop"])
-def submit(request: pytest.FixtureRequest, coordinator: Coordinator) -> Iterator[Callable[..., Any]]:
+def submit(
+    request: pytest.FixtureRequest, coordinator: Coordinator
+) -> Iterator[Callable[..., Any]]:
     """Submits; each test runs with plain futures and with those that asyncio takes as well."""
     executor = Executor()
     if request.param == "off a loop":
