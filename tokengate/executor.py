@@ -7,7 +7,7 @@ import itertools
 import os
 import threading
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -30,7 +30,7 @@ R = TypeVar("R")
 _NAMES = checked_policy(limit=16, priority=100)
 _LOOKUPS = {
     "socket.getaddrinfo": ("socket.getaddrinfo", _NAMES),
-    "socket.getnameinfo": ("socket.getnameinfo", _NAMES),
+    "_socket.getnameinfo": ("socket.getnameinfo", _NAMES),
     # the same on a loop in debug mode
     "asyncio.base_events.BaseEventLoop._getaddrinfo_debug": ("socket.getaddrinfo", _NAMES),
 }
@@ -91,6 +91,8 @@ class Executor(_core.ExecutorBase, ThreadPoolExecutor):
                 "coordinator's workers, which cannot be set up for one executor; set things up "
                 "in the function itself, or keep a ThreadPoolExecutor for this"
             )
+        if not isinstance(lane, str):
+            raise TypeError(f"lane={lane!r}: expected the name of a lane, 'thread'")
         if lane != "thread":
             raise LaneUnavailable(f"lane={lane!r} does not exist here; there is 'thread'")
         if coordinator is None:
@@ -124,7 +126,7 @@ class Executor(_core.ExecutorBase, ThreadPoolExecutor):
         """Take no more calls; the coordinator and its workers go on.
 
         wait: block until the functions of all calls have returned, also of those that were
-        abandoned. cancel_futures: cancel what has not started. RuntimeError where one of its own
+        abandoned, and the callbacks of plain futures have been called. cancel_futures: cancel what has not started. RuntimeError where one of its own
         functions waits so, which would be for itself.
         """
         futures = self._close()
@@ -140,6 +142,7 @@ class Executor(_core.ExecutorBase, ThreadPoolExecutor):
                 "function to return; use shutdown(wait=False) there"
             )
         wait_returned_on_thread(futures)
+        self._await_callbacks(futures)
 
 
 def _check_count(max_workers: Any) -> None:
@@ -170,16 +173,14 @@ def _claim(executor: Executor, coordinator: Coordinator, prefix: str, limit: int
     policy = checked_policy(limit=limit)
     with _claims_lock:
         claims = _claims.setdefault(coordinator, {})
-        for number in itertools.count(1):
-            name = f"{prefix}-{number}" if prefix and number > 1 else prefix or f"executor-{number}"
-            known = name in coordinator._operation_names()
-            if known and not _is_free(coordinator, name, claims):
-                continue
-            if known:
+        for name in _candidates(prefix):
+            if coordinator._knows(name):
+                if not _is_free(coordinator, name, claims):
+                    continue
                 coordinator._set_policy(name, policy)
             else:
                 coordinator._introduce(name, NO_TAGS, policy)
-                if name not in coordinator._operation_names():
+                if not coordinator._knows(name):
                     raise RuntimeError(
                         f"{coordinator!r} knows a thousand operations already, and has no place "
                         "for one with a limit of its own: use fewer names"
@@ -187,6 +188,13 @@ def _claim(executor: Executor, coordinator: Coordinator, prefix: str, limit: int
             claims[name] = weakref.ref(executor)
             return name
     raise AssertionError("there is always another number")
+
+
+def _candidates(prefix: str) -> Iterator[str]:
+    if prefix:
+        yield prefix
+    for number in itertools.count(2 if prefix else 1):
+        yield f"{prefix or 'executor'}-{number}"
 
 
 def _is_free(coordinator: Coordinator, name: str, claims: dict[str, weakref.ref[Executor]]) -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 import weakref
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +22,9 @@ __all__ = ["Installation", "install"]
 _installed: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, list[Installation]] = (
     weakref.WeakKeyDictionary()
 )
+_installed_lock = threading.Lock()  # loops on several threads
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_installed_lock._at_fork_reinit)
 
 
 class Installation:
@@ -34,33 +40,44 @@ class Installation:
         # first: it may refuse, and then nothing has been done
         self._undo_anyio = patch_anyio(coordinator, loop) if anyio else None
         self.executor = Executor(coordinator=coordinator)
-        self._loop: asyncio.AbstractEventLoop | None = loop
+        # Weak, since `_installed` holds this object for as long as there is the loop.
+        self._loop_ref = weakref.ref(loop)
+        self._undone = False
         # asyncio keeps it here; other loops keep theirs to themselves
         self._before: Any = getattr(loop, "_default_executor", None)
         loop.set_default_executor(self.executor)
-        _installed.setdefault(loop, []).append(self)
+        with _installed_lock:
+            _installed.setdefault(loop, []).append(self)
 
     def __repr__(self) -> str:
-        return f"<Installation of {self.executor!r}{'' if self._loop else ', undone'}>"
+        return f"<Installation of {self.executor!r}{', undone' if self._undone else ''}>"
 
     def uninstall(self) -> None:
         """Put the loop's default executor back. A second time it does nothing; does not block.
 
         Calls under way go on. On a loop that keeps its executor to itself (uvloop) what comes back
-        is a fresh default one.
+        is a fresh default one. RuntimeError where the loop runs on another thread.
         """
-        loop, self._loop = self._loop, None
-        if loop is None:
+        loop = self._loop_ref()
+        if self._undone:
             return
+        if loop is not None:
+            _refuse_foreign(loop, "uninstall")
+        self._undone = True
         if self._undo_anyio is not None:
             self._undo_anyio()
-        stack = _installed[loop]
-        place = stack.index(self)
-        del stack[place]
-        if place < len(stack):
-            stack[place]._before = self._before  # what the next one covered is gone
-        elif not loop.is_closed():
-            self._put_back(loop, stack[-1].executor if stack else self._before)
+        if loop is None:
+            return
+        with _installed_lock:
+            stack = _installed[loop]
+            place = stack.index(self)
+            del stack[place]
+            if place < len(stack):
+                stack[place]._before = self._before  # what the next one covered is gone
+                return
+            below = stack[-1].executor if stack else self._before
+        if not loop.is_closed():
+            self._put_back(loop, below)
 
     def _put_back(self, loop: asyncio.AbstractEventLoop, before: Any) -> None:
         if hasattr(loop, "_default_executor"):
@@ -91,7 +108,9 @@ def install(loop: asyncio.AbstractEventLoop | None = None, *, anyio: bool = Fals
     ``abandon_on_cancel`` and ``anyio.from_thread`` stay as they are. ImportError without anyio,
     RuntimeError for an anyio whose inside has changed; nothing has been installed then.
 
-    Returns an `Installation`, to undo it. RuntimeError where no loop runs and none is given.
+    Returns an `Installation`, to undo it. Call it on the loop's own thread, or while the loop does
+    not run. RuntimeError where no loop runs and none is given, for a loop that runs on another
+    thread, and for one that is closed.
     """
     if loop is None:
         loop = asyncio._get_running_loop()
@@ -102,4 +121,15 @@ def install(loop: asyncio.AbstractEventLoop | None = None, *, anyio: bool = Fals
             )
     elif not isinstance(loop, asyncio.AbstractEventLoop):
         raise TypeError(f"loop={loop!r}: expected an asyncio event loop or None")
+    if loop.is_closed():
+        raise RuntimeError(f"{loop!r} is closed: there is nothing left to install on")
+    _refuse_foreign(loop, "install")
     return Installation(loop, get_coordinator(), anyio)
+
+
+def _refuse_foreign(loop: asyncio.AbstractEventLoop, what: str) -> None:
+    if loop.is_running() and asyncio._get_running_loop() is not loop:
+        raise RuntimeError(
+            f"{what}: {loop!r} runs on another thread, which alone may change its default "
+            f"executor: hand it over by loop.call_soon_threadsafe"
+        )

@@ -513,6 +513,9 @@ cdef class Core:
     def _operation_names(self):
         return list(self.operations)
 
+    def _knows(self, str name):
+        return name in self.operations
+
     def _look(self):
         """(workers, idle, max_workers, limit, queued, admitted, wakes, cpu_seconds, cuts, last_reason) of the pool."""
         cdef tg_pool_view v

@@ -1,29 +1,12 @@
-# Tokens that are futures of concurrent.futures, and the compiled half of the executor that makes them.
+# Tokens that are futures of concurrent.futures.
 #
 # No future beside the token: what concurrent.futures reads of one (`_state`, `_condition`, `_waiters`) is worked out from
-# the token for those who ask. Only who asks makes the token tell: a herald then stands among its blockers.
+# the token for those who ask. Only who asks makes the token tell, after everybody else who waits for it.
 
-from functools import partial as _partial
-
-_no_tags = _frozen({})
 _cf_log = logging.getLogger("concurrent.futures")  # where the standard library reports callbacks that raise
 _CF_STATES = ("PENDING", "PENDING", "PENDING", "RUNNING", "FINISHED", "FINISHED", "CANCELLED_AND_NOTIFIED", "FINISHED",
               "FINISHED")
 _CF_INVALID = concurrent.futures.InvalidStateError
-
-
-@cython.final
-cdef class _Herald:
-    """Stands among the blockers of a future and is let go when its token ends."""
-
-    cdef FutureBase future
-
-    def __cinit__(self, FutureBase future):
-        self.future = future
-
-    def release(self):
-        """Called once, by whoever ended the token."""
-        self.future.tell()
 
 
 cdef class FutureBase(TokenBase):
@@ -31,19 +14,26 @@ cdef class FutureBase(TokenBase):
 
     cdef object condition        # for those who wait by concurrent.futures' own means; made on first use
     cdef list waiters            # theirs, under `condition`
-    cdef list done_callbacks     # until they have been called; under the critical section
-    cdef bint listening          # a herald has been sent; under the critical section
-    cdef bint told               # callbacks that come now are called at once; under the critical section
+    # all of these under the critical section:
+    cdef list done_callbacks     # until they have been called
+    cdef list late               # locks of who waits until they have been called
+    cdef bint listening          # somebody is to be told of the end
+    cdef bint telling            # a thread has taken that on
+    cdef bint told               # the waiters know; callbacks that come now are called at once
+    cdef bint settled            # the callbacks have been called
+    cdef bint looped             # asyncio takes it for a future of its own
 
     # -- what the token does differently for futures ----------------------------------------------------------------
 
     cdef object translated(self, object error):
         # As the standard library delivers it: whatever the function raised. To an event loop it would go through
         # asyncio.wrap_future, which translates these.
-        if self.link is None:
+        if not self.looped:
             return error
         if type(error) is _BlockedCancelled:
             return _LoopCancelled(*error.args).with_traceback(error.__traceback__)
+        if type(error) is _CF_INVALID:
+            return _InvalidState(*error.args).with_traceback(error.__traceback__)
         if isinstance(error, StopIteration):
             wrapped = RuntimeError("StopIteration interacts badly with generators and cannot be raised into a Future")
             wrapped.__cause__ = wrapped.__context__ = error
@@ -51,10 +41,30 @@ cdef class FutureBase(TokenBase):
         return error
 
     cdef bint reports(self):
-        return self.link is not None  # concurrent.futures says nothing, asyncio does
+        return self.looped  # concurrent.futures says nothing, asyncio does
 
     cdef object cancelled_error(self):
-        return _BlockedCancelled() if self.link is None else TokenBase.cancelled_error(self)
+        return _BlockedCancelled() if not self.looped else TokenBase.cancelled_error(self)
+
+    cdef void announce(self, uint32_t state, uint32_t old, int64_t now, Worker by) except *:
+        TokenBase.announce(self, state, old, now, by)
+        if old & TG_BLOCKED and self.listens():
+            self.tell(by is not None)  # last: callbacks may take their time, and raise what they like
+
+    cdef void inherited(self):
+        # A thread of the parent may have held the lock, and what it waited with is the parent's.
+        with cython.critical_section(self):
+            self.condition = None
+            self.waiters = None
+        TokenBase.inherited(self)
+        if self.listens():
+            self.tell(True)
+
+    def __repr__(self):
+        return TokenBase.__repr__(self).replace("Token", type(self).__name__, 1)
+
+    def __reduce__(self):
+        raise TypeError(f"{self!r} belongs to its process and stands for one call: it can be neither pickled nor copied")
 
     # -- concurrent.futures.Future ----------------------------------------------------------------------------------
 
@@ -94,43 +104,106 @@ cdef class FutureBase(TokenBase):
         else:
             self.call(fn)
 
-    cdef void listen(self) except *:
-        cdef bint first
+    cdef bint listens(self) noexcept:
         with cython.critical_section(self):
-            first = not self.listening
-            self.listening = True
-        if first and not self.add_blocker(_Herald(self)):
-            self.tell()  # it has ended, and nobody else will
+            return self.listening
 
-    cdef void tell(self) except *:
-        """The token has ended: everybody who waits in concurrent.futures' way learns it. Once."""
-        cdef list callbacks
-        cdef object condition
-        cdef uint32_t state = tg_state_of(tg_word_load(&self.t.word))
+    cdef void listen(self) except *:
+        """From now on the end of the token is told; at once where it has ended."""
+        self.look()
         with cython.critical_section(self):
-            callbacks = self.done_callbacks
-            self.done_callbacks = None
-            self.told = True
+            if self.listening:
+                return
+            self.listening = True
+            # Who ends it sees BLOCKED and comes to tell, or we see that it has ended. Both may be so: the first tells.
+            if not tg_ended(tg_word_announce(&self.t.word, TG_BLOCKED)):
+                return
+        self.tell(False)
+
+    cdef void tell(self, bint swallow) except *:
+        """The token has ended: everybody who waits in concurrent.futures' way learns it, once. swallow: what callbacks
+        raise is logged, whatever it is; else it is raised here if it is no Exception, after the last of them."""
+        cdef list callbacks = None, late
+        cdef object condition
+        with cython.critical_section(self):
+            if self.telling:
+                return
+            self.telling = True
             condition = self.condition
+            if condition is None:
+                callbacks = self.now_told()
         if condition is not None:
+            # Who holds it has to see all futures stand still: `_state` shows the end from `told` on, and not before.
             with condition:
-                for waiter in self.waiters:
-                    if state == TG_COMPLETED:
-                        waiter.add_result(self)
-                    elif state == TG_CANCELLED:
-                        waiter.add_cancelled(self)
-                    else:
-                        waiter.add_exception(self)
+                with cython.critical_section(self):
+                    callbacks = self.now_told()
+                self.tell_waiters()
                 condition.notify_all()
-        if callbacks is not None:
+        try:
+            if callbacks is not None:
+                self.call_all(callbacks, swallow)
+        finally:
+            with cython.critical_section(self):
+                self.settled = True
+                late = self.late
+                self.late = None
+            if late is not None:
+                for lock in late:
+                    lock.release()
+
+    cdef list now_told(self):
+        # in the critical section
+        cdef list callbacks = self.done_callbacks
+        self.done_callbacks = None
+        self.told = True
+        return callbacks
+
+    cdef void tell_waiters(self) except *:
+        cdef uint32_t state = tg_state_of(tg_word_load(&self.t.word))
+        for waiter in self.waiters:
+            if state == TG_COMPLETED:
+                waiter.add_result(self)
+            elif state == TG_CANCELLED:
+                waiter.add_cancelled(self)
+            else:
+                waiter.add_exception(self)
+
+    cdef void call_all(self, list callbacks, bint swallow) except *:
+        cdef object severe = None
+        outer = _thread_value("tokengate.telling")
+        _set_thread_value("tokengate.telling", self)
+        try:
             for fn in callbacks:
-                self.call(fn)
+                try:
+                    self.call(fn)
+                except BaseException as error:
+                    # neither the other callbacks nor the worker can help it
+                    if swallow:
+                        _cf_log.critical("exception calling callback for %r", self, exc_info=True)
+                    elif severe is None:
+                        severe = error
+        finally:
+            _set_thread_value("tokengate.telling", outer)
+        if severe is not None:
+            raise severe
 
     cdef void call(self, object fn) except *:
         try:
             fn(self)
         except Exception:
             _cf_log.exception("exception calling callback for %r", self)
+
+    cdef bint await_callbacks(self) except -1:
+        """Blocks until the callbacks of an ended token have been called, if a thread is about to."""
+        cdef object lock = _allocate_lock()
+        lock.acquire()
+        with cython.critical_section(self):
+            if not self.listening or self.settled:
+                return True
+            if self.late is None:
+                self.late = []
+            self.late.append(lock)
+        return lock.acquire()
 
     def set_running_or_notify_cancel(self):
         """Refuses: the coordinator runs the call. InvalidStateError."""
@@ -148,23 +221,40 @@ cdef class FutureBase(TokenBase):
 
     @property
     def _state(self):
-        return _CF_STATES[tg_state_of(self.look())]
+        cdef uint32_t state = tg_state_of(self.look())
+        if state >= TG_COMPLETED:
+            with cython.critical_section(self):
+                if self.condition is not None and not self.told:
+                    return "RUNNING"  # who holds the condition counts on it: an end is seen when it is told
+        return _CF_STATES[state]
 
     @property
     def _condition(self):
-        if self.condition is None:
+        cdef object made = None
+        self.look()
+        with cython.critical_section(self):
+            condition = self.condition
+        if condition is None:
             made = threading.Condition()
             with cython.critical_section(self):
                 if self.condition is None:
                     self.waiters = []
                     self.condition = made
-            # From here on an end is announced under it: who holds it and then finds the future pending is told.
+                condition = self.condition
             self.listen()
-        return self.condition
+        return condition
 
     @property
     def _waiters(self):
+        cdef Worker worker
         self._condition
+        found = current_worker()
+        if found is not None and not tg_ended(self.look()):
+            # `wait` and `as_completed`, called by a function that a worker runs, are about to block it. They do not say
+            # when they are done: its place is free until the function returns.
+            worker = <Worker>found
+            if worker.aside == 0:
+                worker.step_aside()
         return self.waiters
 
     @property
@@ -175,104 +265,3 @@ cdef class FutureBase(TokenBase):
     def _exception(self):
         cdef uint32_t state = tg_state_of(self.look())
         return None if state < TG_FAILED or state == TG_CANCELLED else TokenBase.exception(self)
-
-
-cdef inline bint _is_context_run(object fn):
-    # what asyncio.to_thread makes: partial(context.run, function, ...)
-    return PyCFunction_Check(fn) and type(fn.__self__) is contextvars.Context and fn.__name__ == "run"
-
-
-cdef class ExecutorBase:
-    """The compiled half of `tokengate.Executor`: from `submit` to a future."""
-
-    cdef Core home
-    cdef type plain_class, loop_class  # of futures made off a loop, and on one
-    cdef Operation single      # the operation of all its calls; None: each function's own
-    cdef object name_of        # callable -> operation name
-    cdef dict known            # operation name -> (name, Policy): those that are not what the function says
-    cdef set live              # weak references to futures; one that runs is held by its worker
-    cdef object lock           # between submit and shutdown; reentrant, for signal handlers that submit
-    cdef uint32_t generation
-    cdef bint closed
-
-    def _set_up(self, Core core, type plain_class, type loop_class, name_of, dict known, str operation):
-        """Once, by the constructor. operation: the name of one that the coordinator knows, for all calls; None: each
-        function has its own. known: names to be replaced, with the policies of what replaces them."""
-        core.check()
-        self.home = core
-        self.plain_class = plain_class
-        self.loop_class = loop_class
-        self.name_of = name_of
-        self.known = known
-        self.single = None if operation is None else core.operations[operation]
-        self.renew()
-
-    cdef void renew(self):
-        self.generation = tg_generation()
-        self.live = set()
-        self.lock = threading.RLock()
-
-    @property
-    def coordinator(self):
-        """The coordinator that runs the calls."""
-        return self.home
-
-    @property
-    def _shutdown(self):
-        return self.closed
-
-    def submit(self, fn, /, *args, **kwargs):
-        """Run `fn(*args, **kwargs)` on the coordinator; returns a `concurrent.futures.Future`.
-
-        On a thread with a running event loop the future can be awaited there, too. RuntimeError after `shutdown`, and
-        where the coordinator has been stopped. Any thread; does not block.
-        """
-        cdef FutureBase future
-        cdef Operation operation
-        cdef object context = None
-        cdef tuple given
-        if self.home is None:
-            raise RuntimeError(f"this {type(self).__name__} was made without its constructor")
-        if self.generation != tg_generation():
-            self.renew()  # in a forked child: the futures are the parent's, the lock may be held by a thread of it
-        if type(fn) is _partial and _is_context_run(fn.func):
-            given = fn.args
-            if given:
-                context = fn.func.__self__
-                kwargs = {**fn.keywords, **kwargs}
-                args = given[1:] + args
-                fn = given[0]
-        operation = self.operation(fn)
-        with self.lock:
-            if self.closed:
-                raise RuntimeError("cannot schedule new futures after shutdown")
-            self.home.check()
-            if self.home.refusing:
-                raise RuntimeError(f"cannot schedule new futures: {self.home!r} is stopped; start() it again to use it")
-            future = self.home.make(self.plain_class if _running_loop() is None else self.loop_class, operation,
-                                    _no_tags, False, fn, args, kwargs if kwargs else None, context)
-            self.live.add(weakref.ref(future, self.live.discard))
-            return self.home.launch(future, operation, None, None)
-
-    cdef Operation operation(self, object fn):
-        cdef Operation operation = self.single
-        cdef str name
-        cdef object policy = _no_policy
-        if operation is not None:
-            return operation
-        if PyFunction_Check(fn):
-            name = f"{fn.__module__}.{fn.__qualname__}"
-        else:
-            name = self.name_of(fn)
-        if name in self.known:
-            name, policy = self.known[name]
-        operation = self.home.operations.get(name)
-        return operation if operation is not None else self.home.operation(name, _no_tags, policy)
-
-    def _close(self):
-        """No call is taken any more. Returns the futures that may not have ended, or whose functions may still run."""
-        if self.generation != tg_generation():
-            self.renew()
-        with self.lock:
-            self.closed = True
-            return [future for future in [each() for each in list(self.live)] if future is not None]
