@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import itertools
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -257,7 +258,7 @@ def test_names(coordinator: Coordinator, debug: bool) -> None:
 
 
 def test_without_anyio(coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "tokengate.anyio_backend", None)
+    monkeypatch.setitem(sys.modules, "anyio", None)
 
     async def main() -> None:
         with pytest.raises(ImportError):
