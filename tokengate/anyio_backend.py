@@ -27,6 +27,9 @@ __all__ = ["patch_anyio"]
 
 _STOPS = (StopIteration, StopAsyncIteration)
 
+# Among what anyio keeps for a thread: which one asked for the call.
+_CALLER = "tokengate_caller"
+
 # Functions that only call another, by name: the keyword argument that it is in. One that is not
 # known here, or is called otherwise one day, only lends its own name to the operation.
 _CARRIERS = {"fastapi.telemetry._api._run_sync_endpoint": "function"}
@@ -194,6 +197,7 @@ def _replacements(inside: AnyioInside) -> dict[str, classmethod[Any, Any, Any]]:
     ) -> Token[Any]:
         seat = seat_for(loop)
         seat["current_cancel_scope"] = scope
+        seat[_CALLER] = threading.get_ident()
         name = _name(function, args)
         call_args = (seat, function, args)
         if library is None:
@@ -268,30 +272,33 @@ def _replacements(inside: AnyioInside) -> dict[str, classmethod[Any, Any, Any]]:
             return run(route, loop, func, args, abandon_on_cancel, limiter)
         return run_within(limiter, run(route, loop, func, args, abandon_on_cancel, None))
 
-    def run_async_from_thread(
-        cls: type, func: Callable[..., Any], args: tuple[Any, ...], token: object
+    def from_worker(
+        method: Callable[..., Any], func: Callable[..., Any], args: tuple[Any, ...], token: object
     ) -> Any:
         worker = _core.current_worker()
         if worker is None:
-            return original_async(func, args, token)
+            return method(func, args, token)
+        if thread_values.__dict__.get(_CALLER) == threading.get_ident():
+            raise RuntimeError(
+                "anyio.from_thread would wait for ever: it needs the event loop, whose own thread "
+                "runs this function, since it was called inside tokengate.testing.inline()"
+            )
         # What it waits for may need a worker itself.
         worker.step_aside()
         try:
-            return original_async(func, args, token)
+            return method(func, args, token)
         finally:
             worker.step_back()
+
+    def run_async_from_thread(
+        cls: type, func: Callable[..., Any], args: tuple[Any, ...], token: object
+    ) -> Any:
+        return from_worker(original_async, func, args, token)
 
     def run_sync_from_thread(
         cls: type, func: Callable[..., Any], args: tuple[Any, ...], token: object
     ) -> Any:
-        worker = _core.current_worker()
-        if worker is None:
-            return original_sync(func, args, token)
-        worker.step_aside()
-        try:
-            return original_sync(func, args, token)
-        finally:
-            worker.step_back()
+        return from_worker(original_sync, func, args, token)
 
     made: tuple[Any, ...] = (run_sync_in_worker_thread, run_async_from_thread, run_sync_from_thread)
     return {each.__name__: classmethod(each) for each in made}

@@ -23,6 +23,7 @@ from tokengate import (
     use,
 )
 from tokengate.anyio_backend import patch_anyio
+from tokengate.testing import inline
 
 anyio: Any = pytest.importorskip("anyio", reason="anyio is not installed for this interpreter")
 for part in ("from_thread", "lowlevel", "to_thread"):
@@ -202,6 +203,37 @@ def test_each_call_gives_the_loop_a_turn(run: Callable[..., Any], patched: Coord
             group.start_soon(count)
             for _ in range(100):
                 await anyio.to_thread.run_sync(int)
+            done = True
+        return turns
+
+    assert run(main) >= 50
+
+
+def test_calls_that_run_inline(run: Callable[..., Any], patched: Coordinator) -> None:
+    def look() -> int:
+        anyio.from_thread.check_cancelled()
+        return threading.get_ident()
+
+    async def main() -> int:
+        turns = 0
+        done = False
+
+        async def count() -> None:
+            nonlocal turns
+            while not done:
+                turns += 1
+                await anyio.lowlevel.checkpoint()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(count)
+            with inline():
+                for _ in range(100):
+                    # it has ended when it comes, and still the loop gets its turn
+                    assert await anyio.to_thread.run_sync(look) == threading.get_ident()
+                with pytest.raises(RuntimeError, match="inline"):
+                    await anyio.to_thread.run_sync(anyio.from_thread.run_sync, int)
+                with pytest.raises(RuntimeError, match="inline"):
+                    await anyio.to_thread.run_sync(anyio.from_thread.run, answer, 1)
             done = True
         return turns
 
