@@ -169,7 +169,8 @@ def test_map_with_a_buffer(coordinator: Coordinator) -> None:
             asked.append(n)
             yield n
 
-    found = Executor().map(double, numbers(), buffersize=2)  # type: ignore[call-arg,unused-ignore]
+    executor = Executor()  # which must live: map asks it for more, and holds it weakly
+    found = executor.map(double, numbers(), buffersize=2)  # type: ignore[call-arg,unused-ignore]
     assert asked == [0, 1]
     assert next(found) == 0
     assert asked == [0, 1, 2]
