@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 
 import bursts
+import executor
 import latency
 import scale
 import subclass
@@ -24,6 +25,7 @@ SECTIONS: dict[str, Run] = {
     "idle": functools.partial(run_alone, "idle.py"),
     "wave": wave_ratio.run,
     "subclass": subclass.run,
+    "executor": executor.run,
 }
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ What users see of a token or a coordinator has its docstring here too, for edito
 from asyncio import AbstractEventLoop, CancelledError
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import Context, ContextVar
+from threading import Condition
 from typing import Any, Literal, Never, Self, TypeVar, final
 
 from typing_extensions import disjoint_base
@@ -491,6 +492,81 @@ class Roster:
     def begin_waiting(self, worker: Worker) -> None: ...
     def end_waiting(self, worker: Worker) -> None: ...
     def check_within(self) -> None: ...
+
+class FutureBase(TokenBase):
+    """A token that conducts itself like a `concurrent.futures.Future`; made by an executor."""
+
+    _state: str
+    _condition: Condition
+    _waiters: list[Any]
+    _result: Any
+    _exception: BaseException | None
+
+    def cancel(self) -> bool:  # type: ignore[override]
+        """Cancel the call if its function has not started.
+
+        False: it has, or has ended otherwise. Any thread.
+        """
+
+    def running(self) -> bool:
+        """True while the function executes for somebody."""
+
+    def result(self, timeout: float | None = None) -> Any:
+        """What the function returned; raises what it raised, or CancelledError.
+
+        Blocks, on any thread, up to `timeout` seconds (None: for ever), then TimeoutError. A worker
+        that blocks here runs the call itself if it has not started.
+        """
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """What the function raised, or None. Blocks, and raises CancelledError and TimeoutError,
+        like `result`.
+        """
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:  # type: ignore[override]
+        """Call `fn(future)` when it has ended: on the thread that ends it, or here and now if it
+        has.
+        """
+
+    def set_running_or_notify_cancel(self) -> Never:
+        """Refuses: the coordinator runs the call. InvalidStateError."""
+
+    def set_result(self, result: object) -> Never:
+        """Refuses: the function's result is the only one. InvalidStateError."""
+
+    def set_exception(self, exception: object) -> Never:
+        """Refuses, as `set_result`. InvalidStateError."""
+
+    def __reduce__(self) -> Never: ...
+
+class ExecutorBase:
+    """The compiled half of `tokengate.Executor`: from `submit` to a future."""
+
+    def _set_up(
+        self,
+        core: Core,
+        plain_class: type[FutureBase],
+        loop_class: type[FutureBase],
+        name_of: Callable[[Any], str],
+        known: dict[str, tuple[str, Policy]],
+        operation: str | None,
+    ) -> None: ...
+    @property
+    def coordinator(self) -> Core:
+        """The coordinator that runs the calls."""
+
+    @property
+    def _shutdown(self) -> bool: ...
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        """Run `fn(*args, **kwargs)` on the coordinator; returns a `concurrent.futures.Future`.
+
+        On a thread with a running event loop the future can be awaited there, too. RuntimeError
+        after `shutdown`, and where the coordinator has been stopped. Any thread; does not block.
+        """
+
+    def _close(self) -> list[Any]: ...
+    def _await_callbacks(self, futures: Iterable[Any]) -> None: ...
+    def __reduce__(self) -> Never: ...
 
 @final
 class Failure:

@@ -126,8 +126,9 @@ class Executor(_core.ExecutorBase, ThreadPoolExecutor):
         """Take no more calls; the coordinator and its workers go on.
 
         wait: block until the functions of all calls have returned, also of those that were
-        abandoned, and the callbacks of plain futures have been called. cancel_futures: cancel what has not started. RuntimeError where one of its own
-        functions waits so, which would be for itself.
+        abandoned, and the callbacks of plain futures have been called. cancel_futures: cancel what
+        has not started. RuntimeError where one of its own functions waits so, which would be for
+        itself.
         """
         futures = self._close()
         if cancel_futures:

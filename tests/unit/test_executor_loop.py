@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import contextvars
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,8 @@ def executor(request: pytest.FixtureRequest, coordinator: Coordinator) -> Iterat
 
 
 @pytest.fixture
-async def ours(coordinator: Coordinator) -> AsyncIterator[Executor]:
-    yield Executor()
+def ours(coordinator: Coordinator) -> Executor:
+    return Executor()
 
 
 def raises(error: BaseException) -> None:
@@ -62,13 +62,10 @@ async def test_what_it_raises_on_a_loop(
     executor: Any, error: BaseException, expected: type[BaseException]
 ) -> None:
     loop = asyncio.get_running_loop()
-    try:
+    with pytest.raises(expected) as told:
         await loop.run_in_executor(executor, raises, error)
-    except BaseException as caught:
-        assert type(caught) is expected
-        assert caught.args == error.args
-    else:
-        pytest.fail("nothing was raised")
+    assert type(told.value) is expected
+    assert told.value.args == error.args
 
 
 async def test_a_stop_iteration(executor: Any) -> None:

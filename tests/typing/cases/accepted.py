@@ -4,12 +4,16 @@ import asyncio
 import inspect
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import as_completed as futures_as_completed
 from typing import Any, assert_type
 
 import tokengate
 from tokengate import (
     Coordinator,
+    Executor,
     GuardedFunction,
+    Installation,
     Stats,
     Token,
     TokenGroup,
@@ -19,6 +23,7 @@ from tokengate import (
     current_token,
     gather,
     get_coordinator,
+    install,
     task_token_guard,
     use,
 )
@@ -314,6 +319,29 @@ def groups_off_the_loop(service: Service) -> int:
     with TokenGroup(abandon=False) as group:
         assert_type(group.start(service.method, 1).result(), str)
         return group.start(len, "x").result()
+
+
+async def executors(coordinator: Coordinator, service: Service) -> None:
+    with Executor(4, "mail", coordinator=coordinator, lane="thread") as executor:
+        assert_type(executor, Executor)
+        future = executor.submit(os.path.getsize, "file")
+        assert_type(future.result(timeout=1), int)
+        a_future: Future[int] = future
+        assert_type(a_future.exception(), BaseException | None)
+        assert_type(list(executor.map(str, [1, 2], timeout=1, chunksize=1)), list[str])
+        assert_type(await asyncio.wrap_future(future), int)
+        executor.shutdown(wait=False, cancel_futures=True)
+    asyncio.get_running_loop().set_default_executor(executor)
+    pool: ThreadPoolExecutor = executor
+    assert_type(next(futures_as_completed([pool.submit(service.method, 1)])).result(), Token[str])
+
+
+async def installing(loop: asyncio.AbstractEventLoop) -> None:
+    assert_type(install(), Installation)
+    with install(loop, anyio=False) as installation:
+        assert_type(installation, Installation)
+        assert_type(installation.executor, Executor)
+    assert_type(installation.uninstall(), None)
 
 
 def statistics(stats: Stats) -> None:

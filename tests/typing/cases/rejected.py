@@ -3,10 +3,12 @@
 import tokengate
 from tokengate import (
     Coordinator,
+    Executor,
     Token,
     TokenGroup,
     configure_default,
     gather,
+    install,
     task_token_guard,
     use,
 )
@@ -107,6 +109,18 @@ async def groups(service: Service) -> None:
     TokenGroup(True)  # error
     TokenGroup(abandon=3)  # error
     TokenGroup(coordinator=3)  # error
+
+
+def executors(executor: Executor) -> None:
+    executor.submit(half, "1")  # error
+    executor.submit(len, 3)  # error
+    executor.submit(3)  # error
+    text: str = executor.submit(len, "x").result()  # error
+    assert text
+    Executor("4")  # error
+    Executor(coordinator=3)  # error
+    install(3)  # error
+    install(anyio="yes")  # error
 
 
 str(tokengate.no_such_name)  # error
