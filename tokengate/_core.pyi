@@ -555,8 +555,7 @@ class ExecutorBase:
     def coordinator(self) -> Core:
         """The coordinator that runs the calls."""
 
-    @property
-    def _shutdown(self) -> bool: ...
+    _shutdown: bool
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Run `fn(*args, **kwargs)` on the coordinator; returns a `concurrent.futures.Future`.
 

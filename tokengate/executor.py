@@ -57,7 +57,7 @@ class LoopFuture(ExecutorFuture[R], Token[R]):
 
     _asyncio_future_blocking = _core.TokenBase._asyncio_future_blocking
     cancel = _core.TokenBase.cancel
-    add_done_callback = _core.TokenBase.add_done_callback
+    add_done_callback = _core.TokenBase.add_done_callback  # type: ignore[assignment]
     __await__: Callable[..., Generator[Any, None, R]] = Token.__await__
 
 
@@ -103,7 +103,7 @@ class Executor(_core.ExecutorBase, ThreadPoolExecutor):
             raise TypeError(f"thread_name_prefix={thread_name_prefix!r}: expected a string")
         if max_workers is not None:
             _check_count(max_workers)
-        self._max_workers = max_workers
+        self._max_workers: int | None = max_workers  # type: ignore[assignment]
         self._thread_name_prefix = thread_name_prefix
         name = None
         if max_workers is not None or thread_name_prefix:
@@ -162,7 +162,7 @@ _claims: weakref.WeakKeyDictionary[Coordinator, dict[str, weakref.ref[Executor]]
 )
 _claims_lock = threading.Lock()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_claims_lock._at_fork_reinit)
+    os.register_at_fork(after_in_child=_claims_lock._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 def _claim(executor: Executor, coordinator: Coordinator, prefix: str, limit: int | None) -> str:

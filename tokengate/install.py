@@ -24,7 +24,9 @@ _installed: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, list[Installati
 )
 _installed_lock = threading.Lock()  # loops on several threads
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_installed_lock._at_fork_reinit)
+    os.register_at_fork(
+        after_in_child=_installed_lock._at_fork_reinit  # type: ignore[attr-defined]
+    )
 
 
 class Installation:

@@ -8,7 +8,7 @@ import threading
 
 import tokengate
 
-executor = tokengate.Executor(2)
+executor = tokengate.Executor(1)
 release = threading.Event()
 running = executor.submit(release.wait, 30)
 waiting = [executor.submit(pow, n, 2) for n in range(10)]
