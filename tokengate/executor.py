@@ -47,7 +47,8 @@ class ExecutorFuture(_core.FutureBase, concurrent.futures.Future[R]):
     _asyncio_future_blocking: Any = None
 
 
-class LoopFuture(ExecutorFuture[R], Token[R]):
+# pyright compares what both bases have, not what the class makes of it
+class LoopFuture(ExecutorFuture[R], Token[R]):  # pyright: ignore[reportIncompatibleMethodOverride]
     """The same, submitted on a thread with a running event loop: asyncio's future as well.
 
     Awaited there it needs no second future around it: `asyncio.wrap_future` passes it through.

@@ -82,9 +82,10 @@ class Installation:
             self._put_back(loop, below)
 
     def _put_back(self, loop: asyncio.AbstractEventLoop, before: Any) -> None:
-        if hasattr(loop, "_default_executor"):
-            if loop._default_executor is self.executor:  # else somebody has set another since
-                loop._default_executor = before
+        theirs: Any = loop
+        if hasattr(theirs, "_default_executor"):
+            if theirs._default_executor is self.executor:  # else somebody has set another since
+                theirs._default_executor = before
         else:
             loop.set_default_executor(before or ThreadPoolExecutor(thread_name_prefix="asyncio"))
 
