@@ -493,6 +493,7 @@ class Roster:
     def end_waiting(self, worker: Worker) -> None: ...
     def check_within(self) -> None: ...
 
+@disjoint_base
 class FutureBase(TokenBase):
     """A token that conducts itself like a `concurrent.futures.Future`; made by an executor."""
 
@@ -539,6 +540,7 @@ class FutureBase(TokenBase):
 
     def __reduce__(self) -> Never: ...
 
+@disjoint_base
 class ExecutorBase:
     """The compiled half of `tokengate.Executor`: from `submit` to a future."""
 

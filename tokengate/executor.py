@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from tokengate import _core
@@ -46,8 +47,17 @@ class ExecutorFuture(_core.FutureBase, concurrent.futures.Future[R]):
     # asyncio takes everything for one of its own futures that has something else here
     _asyncio_future_blocking: Any = None
 
+    if TYPE_CHECKING:
 
-# pyright compares what both bases have, not what the class makes of it
+        def result(self, timeout: float | None = None) -> R:
+            """What the function returned; see the core."""
+            ...
+
+        def __await__(self) -> Generator[Any, None, R]:
+            """Only where it was submitted on a thread with a running loop; see `LoopFuture`."""
+            ...
+
+
 class LoopFuture(ExecutorFuture[R], Token[R]):  # pyright: ignore[reportIncompatibleMethodOverride]
     """The same, submitted on a thread with a running event loop: asyncio's future as well.
 
@@ -57,9 +67,23 @@ class LoopFuture(ExecutorFuture[R], Token[R]):  # pyright: ignore[reportIncompat
     """
 
     _asyncio_future_blocking = _core.TokenBase._asyncio_future_blocking
-    cancel = _core.TokenBase.cancel
-    add_done_callback = _core.TokenBase.add_done_callback  # type: ignore[assignment]
     __await__: Callable[..., Generator[Any, None, R]] = Token.__await__
+
+    if TYPE_CHECKING:
+
+        def cancel(self, msg: object = None) -> bool:
+            """Cancel the call for everybody, as a token."""
+            ...
+
+        def add_done_callback(  # pyright: ignore[reportIncompatibleMethodOverride]
+            self, callback: Callable[[Any], object], *, context: Context | None = None
+        ) -> None:
+            """Call `callback(future)` on the loop, as a token."""
+            ...
+
+    else:
+        cancel = _core.TokenBase.cancel
+        add_done_callback = _core.TokenBase.add_done_callback
 
 
 class Executor(_core.ExecutorBase, ThreadPoolExecutor):

@@ -6,7 +6,6 @@ import asyncio
 import os
 import threading
 import weakref
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
@@ -41,7 +40,7 @@ class Installation:
     ) -> None:
         # first: it may refuse, and then nothing has been done
         self._undo_anyio = patch_anyio(coordinator, loop) if anyio else None
-        self.executor = Executor(coordinator=coordinator)
+        self.executor: Executor = Executor(coordinator=coordinator)
         # Weak, since `_installed` holds this object for as long as there is the loop.
         self._loop_ref = weakref.ref(loop)
         self._undone = False

@@ -330,6 +330,7 @@ async def executors(coordinator: Coordinator, service: Service) -> None:
         assert_type(a_future.exception(), BaseException | None)
         assert_type(list(executor.map(str, [1, 2], timeout=1, chunksize=1)), list[str])
         assert_type(await asyncio.wrap_future(future), int)
+        assert_type(await executor.submit(full), Token[float])
         executor.shutdown(wait=False, cancel_futures=True)
     asyncio.get_running_loop().set_default_executor(executor)
     pool: ThreadPoolExecutor = executor
