@@ -11,7 +11,7 @@ in the queue. It takes `pip install fastapi uvicorn`.
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
@@ -50,7 +50,7 @@ def make_report(year: int) -> str:
 
 
 @asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
     """While the service runs, `asyncio.to_thread` and plain `def` routes are tokens as well."""
     with install(anyio=True):
         yield
