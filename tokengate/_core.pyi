@@ -503,6 +503,7 @@ class FutureBase(TokenBase):
     _result: Any
     _exception: BaseException | None
 
+    def _leave(self) -> None: ...
     def cancel(self) -> bool:  # type: ignore[override]
         """Cancel the call if its function has not started.
 

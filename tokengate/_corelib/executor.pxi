@@ -17,8 +17,7 @@ cdef class ExecutorBase:
     cdef Operation single      # the operation of all its calls; None: each function's own
     cdef object name_of        # callable -> operation name
     cdef dict known            # operation name -> (name, Policy): those that are not what the function says
-    cdef set live              # weak references to futures; one that waits or runs is held elsewhere
-    cdef object forget         # takes one out again
+    cdef set live              # the futures that are not over: they enter here, and leave by themselves
     cdef uint32_t generation
     cdef bint closed
 
@@ -37,11 +36,9 @@ cdef class ExecutorBase:
     cdef void renew(self):
         # at first, and in a forked child: the futures are the parent's
         cdef set live = set()
-        cdef object forget = live.discard
         with cython.critical_section(self):
             if self.generation != tg_generation():
                 self.live = live
-                self.forget = forget
                 self.generation = tg_generation()
 
     def __reduce__(self):
@@ -92,11 +89,16 @@ cdef class ExecutorBase:
         future.looped = looped
         # Without a lock between this and _close: either that finds the future among the living, or we see `closed`.
         # The set's own lock orders the two.
-        self.live.add(weakref.ref(future, self.forget))
+        future.live = self.live
+        future.live.add(future)
         if self.closed:
             future.end(TG_CANCELLED, None)
             raise RuntimeError("cannot schedule new futures after shutdown")
-        return self.home.launch(future, operation, None, None)
+        try:
+            return self.home.launch(future, operation, None, None)
+        except BaseException:
+            future.end(TG_CANCELLED, None)  # it is not on its way, and nobody else has it
+            raise
 
     cdef Operation operation(self, object fn):
         cdef Operation operation = self.single
@@ -118,7 +120,7 @@ cdef class ExecutorBase:
         if self.generation != tg_generation():
             self.renew()
         self.closed = True
-        return [future for future in [each() for each in list(self.live)] if future is not None]
+        return list(self.live)
 
     def _await_callbacks(self, futures):
         """Blocks until the callbacks of these ended futures have been called. Not inside a callback, which could be

@@ -12,6 +12,7 @@ _CF_INVALID = concurrent.futures.InvalidStateError
 cdef class FutureBase(TokenBase):
     """A token that conducts itself like a `concurrent.futures.Future`; made by an executor."""
 
+    cdef set live                # of its executor: it is in there until it is over and has been told
     cdef object condition        # for those who wait by concurrent.futures' own means; made on first use
     cdef list waiters            # theirs, under `condition`
     # all of these under the critical section:
@@ -48,8 +49,17 @@ cdef class FutureBase(TokenBase):
 
     cdef void announce(self, uint32_t state, uint32_t old, int64_t now, Worker by) except *:
         TokenBase.announce(self, state, old, now, by)
-        if old & TG_BLOCKED and self.listens():
-            self.tell(by is not None)  # last: callbacks may take their time, and raise what they like
+        try:
+            if old & TG_BLOCKED and self.listens():
+                self.tell(by is not None)  # last: callbacks may take their time, and raise what they like
+        finally:
+            # an abandoned one is not over before its function returns
+            if not (old & TG_RUNNING and state > TG_FAILED and self.watch_return(self._leave)):
+                self._leave()
+
+    def _leave(self):
+        """Its executor need not wait for it any longer."""
+        self.live.discard(self)
 
     cdef void inherited(self):
         # A thread of the parent may have held the lock, and what it waited with is the parent's.
