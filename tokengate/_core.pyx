@@ -18,7 +18,7 @@ include "_corelib/native.pxi"
 cdef class Runtime
 cdef class Link
 cdef class _Listener
-cdef class Rare
+cdef class _Rare
 cdef class TokenBase
 cdef class Key
 cdef class Terms

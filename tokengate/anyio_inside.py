@@ -50,7 +50,7 @@ class AnyioInside:
                 "anyio=True needs anyio (4.4 or newer), which is not installed here"
             ) from error
         try:
-            self.version = version("anyio")
+            self.version: str = version("anyio")
         except PackageNotFoundError:
             self.version = "of unknown version"
         module = self._module("anyio._backends._asyncio")

@@ -62,7 +62,7 @@ cdef class Failure:
 
 
 @cython.final
-cdef class Rare:
+cdef class _Rare:
     """What few of a million waiting tokens have; made when the first of it comes."""
 
     cdef list callbacks           # but for the first
@@ -87,7 +87,7 @@ cdef class TokenBase:
     cdef object value
     cdef object callback          # the first callback and its context; more of them in `rare`
     cdef object callback_context
-    cdef Rare rare                # set once, under the critical section
+    cdef _Rare rare                # set once, under the critical section
     cdef str caller_name          # of the asyncio task that called
     cdef Py_ssize_t place         # position in the batch it came from; -1: none
     cdef uint8_t blocking         # these are flags
@@ -152,7 +152,7 @@ cdef class TokenBase:
 
     cdef void inherited(self):
         # In a forked child: no worker will ever come for it, and the parent's queues must not be touched.
-        cdef Rare rare = self.needed()
+        cdef _Rare rare = self.needed()
         verdict = TokenKilled("the process forked: the token lives on in the parent only")
         with cython.critical_section(self):
             if not tg_ended(tg_word_load(&self.t.word)):
@@ -244,7 +244,7 @@ cdef class TokenBase:
         cdef uint32_t was
         cdef bint room = False
         cdef int64_t now = tg_now()
-        cdef Rare rare = None
+        cdef _Rare rare = None
         if tg_ended(self.look()):
             return False
         if verdict is not None:
@@ -316,12 +316,12 @@ cdef class TokenBase:
             for pair in self.rare.callbacks:
                 _disown(pair[1])
 
-    cdef Rare needed(self):
+    cdef _Rare needed(self):
         """Its `rare`. Not for who is in the token's critical section: allocating may run a finalizer, which lets other
         threads in."""
-        cdef Rare made
+        cdef _Rare made
         if self.rare is None:
-            made = Rare()
+            made = _Rare()
             with cython.critical_section(self):
                 if self.rare is None:
                     self.rare = made
@@ -429,7 +429,7 @@ cdef class TokenBase:
         else:
             what = f"{self!r}: its function had been running for {self.run_time:.3g} s"
         expired = TokenExpired(what)
-        cdef Rare rare = self.needed()
+        cdef _Rare rare = self.needed()
         with cython.critical_section(self):
             if rare.verdict is None:
                 rare.verdict = expired
@@ -506,7 +506,7 @@ cdef class TokenBase:
     cdef bint add_blocker(self, object blocker) except -1:
         """False: the token has ended, nobody will release the blocker."""
         cdef uint32_t old
-        cdef Rare rare = self.needed()
+        cdef _Rare rare = self.needed()
         self.look()
         with cython.critical_section(self):
             if tg_ended(tg_word_load(&self.t.word)):
@@ -552,7 +552,7 @@ cdef class TokenBase:
         """
         cdef uint32_t old
         cdef list first = [notify]  # made out here, as in `needed`
-        cdef Rare rare = self.needed()
+        cdef _Rare rare = self.needed()
         self.look()
         with cython.critical_section(self):
             if tg_over(tg_word_load(&self.t.word)):
