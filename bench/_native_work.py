@@ -59,7 +59,7 @@ def run(options: Options) -> Section:
     """Measure the row of the calls that burn CPU outside the GIL."""
     section = Section("native-work", EXPLANATION)
     _gate.load()
-    from tokengate.topology import usable_cpus
+    from tokengate.machine import usable_cpus
 
     turns = turns_for(SECONDS)
     kinds: list[tuple[str, Callable[[], Any]]] = [("bench.hash", lambda: digest(turns))]

@@ -27,6 +27,7 @@ from tokengate.gathering import as_completed, gather
 from tokengate.group import TokenGroup
 from tokengate.guard import GuardedFunction, task_token_guard
 from tokengate.install import Installation, install
+from tokengate.machine import Topology, topology
 from tokengate.stats import Stats
 from tokengate.token import Token, TokenState
 
@@ -48,6 +49,7 @@ __all__ = [
     "TokenGroup",
     "TokenKilled",
     "TokenState",
+    "Topology",
     "__version__",
     "as_completed",
     "checkpoint",
@@ -58,6 +60,7 @@ __all__ = [
     "get_coordinator",
     "install",
     "task_token_guard",
+    "topology",
     "use",
 ]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import logging
 import sys
 import threading
 import weakref
@@ -24,7 +25,7 @@ from typing import (
     overload,
 )
 
-from tokengate import _core, topology
+from tokengate import _core, machine
 from tokengate.errors import CoordinatorStopped, LaneUnavailable, TokenKilled
 from tokengate.lanes.threads import LEAVING, ThreadLane, join_leaving
 from tokengate.naming import NO_TAGS, operation_name, reject_asynchronous
@@ -41,6 +42,8 @@ __all__ = ["Coordinator", "Pin"]
 P = ParamSpec("P")
 R = TypeVar("R")
 Pin = Literal["auto", "core", "none"]
+
+_log = logging.getLogger("tokengate")
 
 _coordinators: weakref.WeakSet[Coordinator] = weakref.WeakSet()
 
@@ -84,18 +87,17 @@ class Coordinator(_core.Core):
     ) -> int:
         maximum = _worker_count(thread_workers)
         target = _lag_target(loop_lag_target)
-        if pin not in ("auto", "core", "none"):
-            raise ValueError(f"pin={pin!r}: expected 'auto', 'core' or 'none'")
+        pinned = machine.is_pinned(pin, "thread")
         seconds = _seconds("stop_timeout", stop_timeout)
         if not isinstance(name, str) or not name:
             raise ValueError(f"name={name!r}: expected a non-empty string")
-        cpus = len(topology.usable_cpus())  # what is wrong with TOKENGATE_CPUS is said here and now
+        cpus = self._count_cpus()  # what is wrong with TOKENGATE_CPUS is said here and now
         if pin == "core" and sys.platform != "linux":
             raise LaneUnavailable(f"pin='core': threads cannot be pinned on {sys.platform}")
         # nothing is changed before all of it has been found good
         self.stop_timeout: float = seconds
         self.name = name
-        self._lane = ThreadLane(name, pin == "core")
+        self._lane = ThreadLane(name, pinned)
         lane = self._lane
         self._attach_lane(lane.workers, lane.started, lane.exited, _stop_all)
         self._set_steering(target, cpus, thread_workers is None)
@@ -126,6 +128,21 @@ class Coordinator(_core.Core):
 
     def _forked(self) -> None:
         self._lane.forget()
+
+    def _count_cpus(self) -> int:
+        """CPUs to make workers for; the keeper looks from now on whether that has changed."""
+        files: list[bytes] | None = None
+        # twice at least: this process may be moved to another control group in between
+        while files != (found := machine.watched_files()):
+            files = found
+            self._stand_on(files)
+        return machine.topology().count
+
+    def _cpus_changed(self) -> None:
+        try:
+            self._set_cpus(self._count_cpus())
+        except ValueError as error:  # TOKENGATE_CPUS names what has been taken away
+            _log.warning("%r goes on with as many CPUs as before: %s", self, error)
 
     # -- life ----------------------------------------------------------------------------------
 
@@ -464,7 +481,7 @@ def _submit(
 def _worker_count(thread_workers: int | None) -> int:
     """Threads that may exist."""
     if thread_workers is None:
-        return topology.default_thread_workers()
+        return machine.default_thread_workers()
     if not isinstance(thread_workers, int) or isinstance(thread_workers, bool):
         raise TypeError(f"thread_workers={thread_workers!r}: expected a whole number or None")
     if not 1 <= thread_workers <= 4096:

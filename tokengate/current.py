@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
+import warnings
 from contextvars import ContextVar
 from contextvars import Token as Reset
 from types import TracebackType
 from typing import TypedDict, Unpack
 
-from tokengate import _core
+from tokengate import _core, machine
 from tokengate.coordinator import Coordinator, Pin
 from tokengate.token import Token
 
 __all__ = ["configure_default", "get_coordinator", "runtime", "use"]
 
 _chosen: ContextVar[Coordinator] = ContextVar("tokengate.coordinator")
-_default = Coordinator()
+
+
+class _Default(Coordinator):
+    """The one that is made when the package is imported.
+
+    An import must not fail for what the environment says of the CPUs: nothing would run then, the
+    doctor neither. What is wrong is told as a warning, and the system's own answer taken.
+    """
+
+    def _count_cpus(self) -> int:
+        try:
+            return super()._count_cpus()
+        except ValueError as error:
+            count = machine.cpu_count_without_override()
+            warnings.warn(
+                f"{error}; the default coordinator goes by {count} instead",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            return count
+
+
+_default: Coordinator = _Default()
 
 runtime: _core.Runtime = _core.Runtime(Token, _chosen, _default)
 

@@ -50,6 +50,7 @@ MODES = (PLAIN, MEMORY, RACES)
 ROUNDS: dict[str, tuple[int, int] | None] = {
     "fair": (20_000, 5_000),
     "gate": (400, 120),
+    "ground": None,
     "hist": None,
     "inbox": (10_000, 3_000),
     "law": None,

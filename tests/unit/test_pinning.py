@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tokengate import Coordinator, LaneUnavailable, topology
+from tokengate import Coordinator, LaneUnavailable, machine
 
 if TYPE_CHECKING:
     from tests.conftest import NewCoordinator
@@ -50,7 +50,7 @@ def test_each_worker_is_pinned_to_one_cpu(new_coordinator: NewCoordinator) -> No
 
 
 def test_workers_take_cores_before_their_siblings(new_coordinator: NewCoordinator) -> None:
-    cores = topology.core_groups()
+    cores = machine.core_groups()
     coordinator = new_coordinator(pin="core", thread_workers=len(cores))
     used = set.union(*cpus_of_workers(coordinator, len(cores)))
     assert [len(used & set(core)) for core in cores] == [1] * len(cores)

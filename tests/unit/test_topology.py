@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tokengate import topology
+from tokengate import machine
+from tokengate.machine import layout
 
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="threads are pinned on Linux only")
 
@@ -21,7 +23,7 @@ def _no_overrides(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TOKENGATE_THREAD_WORKERS", raising=False)
 
 
-def machine(
+def faked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, siblings: dict[int, str], file: str
 ) -> Path:
     """A faked system whose CPU ids are the keys; `siblings` is what its topology file says."""
@@ -29,7 +31,7 @@ def machine(
         folder = tmp_path / f"sys/devices/system/cpu/cpu{cpu}/topology"
         folder.mkdir(parents=True)
         (folder / file).write_text(text + "\n")
-    monkeypatch.setattr(topology, "_affinity", lambda: tuple(sorted(siblings)))
+    monkeypatch.setattr(layout, "affinity", lambda: tuple(sorted(siblings)))
     return tmp_path
 
 
@@ -37,7 +39,7 @@ def machine(
 def smt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Four cores of two threads each, numbered as most x86 machines do: 0 and 4 share a core."""
     pairs = {cpu: f"{cpu % 4},{cpu % 4 + 4}" for cpu in range(8)}
-    return machine(tmp_path, monkeypatch, pairs, "core_cpus_list")
+    return faked(tmp_path, monkeypatch, pairs, "core_cpus_list")
 
 
 @linux_only
@@ -46,22 +48,22 @@ def test_usable_cpus_are_the_main_threads_affinity_even_on_a_pinned_thread() -> 
     seen: list[tuple[int, ...]] = []
 
     def pinned() -> None:
-        topology.pin_current_thread(expected[0])
-        seen.append(topology.usable_cpus())
+        machine.pin_current_thread(expected[0])
+        seen.append(machine.usable_cpus())
 
     thread = threading.Thread(target=pinned)
     thread.start()
     thread.join()
     assert seen == [expected]
-    assert topology.usable_cpus() == expected
+    assert machine.usable_cpus() == expected
 
 
 def test_usable_cpus_agree_with_psutil() -> None:
     process = psutil.Process()
     if not hasattr(process, "cpu_affinity"):
-        assert len(topology.usable_cpus()) == os.cpu_count()
+        assert len(machine.usable_cpus()) == os.cpu_count()
     else:
-        assert topology.usable_cpus() == tuple(sorted(process.cpu_affinity()))
+        assert machine.usable_cpus() == tuple(sorted(process.cpu_affinity()))
 
 
 def test_affinity_on_a_system_that_is_not_linux(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +73,7 @@ def test_affinity_on_a_system_that_is_not_linux(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(psutil, "Process", Windows)
-    assert topology.usable_cpus() == (1, 3)
+    assert layout.affinity() == (1, 3)
 
 
 @pytest.mark.parametrize("count", [1, 6, None])
@@ -79,7 +81,7 @@ def test_affinity_where_there_is_none(monkeypatch: pytest.MonkeyPatch, count: in
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(psutil, "Process", object)
     monkeypatch.setattr(os, "process_cpu_count", lambda: count, raising=False)
-    assert topology.usable_cpus() == tuple(range(count or 1))
+    assert layout.affinity() == tuple(range(count or 1))
 
 
 @pytest.mark.parametrize(
@@ -101,18 +103,16 @@ def test_cpus_override(
     smt: Path, monkeypatch: pytest.MonkeyPatch, text: str, cpus: tuple[int, ...]
 ) -> None:
     monkeypatch.setenv("TOKENGATE_CPUS", text)
-    assert topology.usable_cpus(root=smt) == cpus
+    assert machine.usable_cpus(root=smt) == cpus
 
 
 def test_cpus_override_by_count_takes_distinct_cores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = machine(
-        tmp_path, monkeypatch, {0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3"}, "core_cpus_list"
-    )
+    root = faked(tmp_path, monkeypatch, {0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3"}, "core_cpus_list")
     monkeypatch.setenv("TOKENGATE_CPUS", "2")
-    assert topology.usable_cpus(root=root) == (0, 2)
-    assert topology.physical_cores(root=root) == 2
+    assert machine.usable_cpus(root=root) == (0, 2)
+    assert machine.physical_cores(root=root) == 2
 
 
 @pytest.mark.parametrize(
@@ -139,13 +139,13 @@ def test_cpus_override_that_cannot_be(
 ) -> None:
     monkeypatch.setenv("TOKENGATE_CPUS", text)
     with pytest.raises(ValueError, match=r"^TOKENGATE_CPUS=.*" + message):
-        topology.usable_cpus(root=smt)
+        machine.usable_cpus(root=smt)
 
 
 def test_siblings_share_a_core(smt: Path) -> None:
-    assert topology.core_groups(root=smt) == ((0, 4), (1, 5), (2, 6), (3, 7))
-    assert topology.physical_cores(root=smt) == 4
-    assert topology.spread_cpus(root=smt) == (0, 1, 2, 3, 4, 5, 6, 7)
+    assert machine.core_groups(root=smt) == ((0, 4), (1, 5), (2, 6), (3, 7))
+    assert machine.physical_cores(root=smt) == 4
+    assert machine.spread_cpus(root=smt) == (0, 1, 2, 3, 4, 5, 6, 7)
 
 
 def test_workers_go_to_distinct_cores_first(
@@ -153,63 +153,63 @@ def test_workers_go_to_distinct_cores_first(
 ) -> None:
     # As on hybrid machines: two cores of two threads, two of one. The old name of the file.
     siblings = {0: "0-1", 1: "0-1", 2: "2-3", 3: "2-3", 4: "4", 5: "5"}
-    root = machine(tmp_path, monkeypatch, siblings, "thread_siblings_list")
-    placed = [topology.core_for_worker(index, root=root) for index in range(8)]
+    root = faked(tmp_path, monkeypatch, siblings, "thread_siblings_list")
+    placed = [machine.core_for_worker(index, root=root) for index in range(8)]
     assert placed == [0, 2, 4, 5, 1, 3, 0, 2]
-    assert topology.physical_cores(root=root) == 4
+    assert machine.physical_cores(root=root) == 4
 
 
 def test_only_usable_siblings_count(smt: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOKENGATE_CPUS", "2,4-6")
-    assert topology.core_groups(root=smt) == ((2, 6), (4,), (5,))
-    assert topology.spread_cpus(root=smt) == (2, 4, 5, 6)
-    assert topology.physical_cores(root=smt) == 3
+    assert machine.core_groups(root=smt) == ((2, 6), (4,), (5,))
+    assert machine.spread_cpus(root=smt) == (2, 4, 5, 6)
+    assert machine.physical_cores(root=smt) == 3
 
 
 @pytest.mark.parametrize("text", ["", "garbage", "0-"])
 def test_unreadable_topology_means_a_core_each(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
-    root = machine(tmp_path, monkeypatch, {0: text, 1: text}, "core_cpus_list")
-    assert topology.core_groups(root=root) == ((0,), (1,))
+    root = faked(tmp_path, monkeypatch, {0: text, 1: text}, "core_cpus_list")
+    assert machine.core_groups(root=root) == ((0,), (1,))
 
 
 @pytest.mark.parametrize(("reported", "expected"), [(2, 2), (None, 4), (16, 4)])
 def test_physical_cores_without_sibling_lists(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reported: int | None, expected: int
 ) -> None:
-    monkeypatch.setattr(topology, "_affinity", lambda: (0, 1, 2, 3))
+    monkeypatch.setattr(layout, "affinity", lambda: (0, 1, 2, 3))
     monkeypatch.setattr(psutil, "cpu_count", lambda logical=True: 99 if logical else reported)
-    assert topology.physical_cores(root=tmp_path) == expected
-    assert topology.spread_cpus(root=tmp_path) == (0, 1, 2, 3)
+    assert machine.physical_cores(root=tmp_path) == expected
+    assert machine.spread_cpus(root=tmp_path) == (0, 1, 2, 3)
 
 
 def test_this_machine_is_consistent() -> None:
-    usable = topology.usable_cpus()
+    usable = machine.usable_cpus()
     assert usable
-    assert sorted(topology.spread_cpus()) == list(usable)
-    assert 1 <= topology.physical_cores() <= len(usable)
-    assert {topology.core_for_worker(i) for i in range(len(usable))} == set(usable)
+    assert sorted(machine.spread_cpus()) == list(usable)
+    assert 1 <= machine.physical_cores() <= len(usable)
+    assert {machine.core_for_worker(i) for i in range(len(usable))} == set(usable)
 
 
 def test_negative_worker_index() -> None:
     with pytest.raises(ValueError, match="not negative, got -1"):
-        topology.core_for_worker(-1)
+        machine.core_for_worker(-1)
 
 
 def test_default_thread_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert topology.default_thread_workers() == 64
+    assert machine.default_thread_workers() == 64
     monkeypatch.setenv("TOKENGATE_THREAD_WORKERS", " 3 ")
-    assert topology.default_thread_workers() == 3
+    assert machine.default_thread_workers() == 3
     monkeypatch.setenv("TOKENGATE_THREAD_WORKERS", "4096")
-    assert topology.default_thread_workers() == 4096
+    assert machine.default_thread_workers() == 4096
 
 
 @pytest.mark.parametrize("text", ["0", "-2", "4097", "many", "2.0", "1" * 5000])
 def test_thread_workers_override_that_cannot_be(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("TOKENGATE_THREAD_WORKERS", text)
     with pytest.raises(ValueError, match=r"TOKENGATE_THREAD_WORKERS=.* from 1 to 4096"):
-        topology.default_thread_workers()
+        machine.default_thread_workers()
 
 
 @linux_only
@@ -218,16 +218,16 @@ def test_pinning_pins_the_calling_thread_alone() -> None:
     seen: dict[int, tuple[frozenset[int], str]] = {}
 
     def pin(cpu: int) -> None:
-        read_back = topology.pin_current_thread(cpu)
+        read_back = machine.pin_current_thread(cpu)
         status = Path("/proc/thread-self/status").read_text()
         (line,) = [x for x in status.splitlines() if x.startswith("Cpus_allowed_list:")]
         seen[cpu] = read_back, line.split()[1]
 
-    for cpu in topology.usable_cpus():
+    for cpu in machine.usable_cpus():
         thread = threading.Thread(target=pin, args=(cpu,))
         thread.start()
         thread.join()
-    assert seen == {cpu: (frozenset({cpu}), str(cpu)) for cpu in topology.usable_cpus()}
+    assert seen == {cpu: (frozenset({cpu}), str(cpu)) for cpu in machine.usable_cpus()}
     assert os.sched_getaffinity(0) == before
 
 
@@ -235,12 +235,44 @@ def test_pinning_pins_the_calling_thread_alone() -> None:
 @pytest.mark.parametrize("cpu", [-1, 60_000, 2**70])
 def test_pinning_to_a_cpu_that_is_not_there(cpu: int) -> None:
     before = os.sched_getaffinity(0)
-    with pytest.raises(topology.PinningError, match=f"refused to pin this thread to CPU {cpu}"):
-        topology.pin_current_thread(cpu)
+    with pytest.raises(machine.PinningError, match=f"refused to pin this thread to CPU {cpu}"):
+        machine.pin_current_thread(cpu)
     assert os.sched_getaffinity(0) == before
 
 
 def test_pinning_elsewhere_says_that_it_is_not_available(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
-    with pytest.raises(topology.PinningError, match="cannot be pinned to a CPU on darwin"):
-        topology.pin_current_thread(0)
+    with pytest.raises(machine.PinningError, match="cannot be pinned to a CPU on darwin"):
+        machine.pin_current_thread(0)
+
+
+PROCESS = """
+import os, threading
+from tokengate.machine import pin_current_process
+before = sorted(os.sched_getaffinity(0))
+stay = threading.Event()
+threading.Thread(target=stay.wait, daemon=True).start()
+told = pin_current_process(before[-1])
+seen = {frozenset(os.sched_getaffinity(int(each))) for each in os.listdir("/proc/self/task")}
+assert len(os.listdir("/proc/self/task")) > 1
+assert seen == {told} == {frozenset([before[-1]])}, (seen, told)
+"""
+
+
+@linux_only
+def test_a_worker_process_is_pinned_with_every_thread_it_has() -> None:
+    package = str(Path(machine.__file__).parents[2])
+    subprocess.run(
+        [sys.executable, "-P", "-c", PROCESS],
+        env={**os.environ, "PYTHONPATH": package},
+        timeout=100,
+        check=True,
+    )
+
+
+@linux_only
+def test_pinning_that_is_not_what_is_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None)  # as in some sandboxes
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    with pytest.raises(machine.PinningError, match=r"pinned to CPU 1, but .* \[0, 1, 2\]"):
+        machine.pin_current_thread(1)

@@ -14,6 +14,8 @@ cdef class Core:
     cdef Keeper keeper       # the last one started; None: none was needed yet
     cdef int64_t lag_target  # ns; 0: the limit stays as it is
     cdef uint32_t initial, cpus
+    cdef bytes ground        # the files that `cpus` follows from, as tg_ground.h takes them; None: it stays as it is
+    cdef uint64_t print      # of them, from before they were read
     cdef list watches        # (Operation or None, callable): who waits for tokens to end; under the critical section
     cdef bint refusing
     cdef int64_t nudging     # when a loop was asked to call _nudge at its next turn; 0: none is
@@ -42,6 +44,34 @@ cdef class Core:
             self.lag_target = 1
         self.cpus = cpus
         self.initial = 1 if gil_enabled() else cpus
+
+    def _stand_on(self, files):
+        """From now on a change of these files (a list of bytes), or of the affinity, makes the keeper call
+        `_cpus_changed`. Called before the files are read. Reads them, without the GIL."""
+        cdef bytes ground = b"".join([each + b"\0" for each in files])
+        cdef const char *paths = ground
+        cdef uint64_t found
+        with nogil:
+            found = tg_ground_print(paths)
+        with cython.critical_section(self):
+            self.ground = ground
+            self.print = found
+
+    def _cpus_changed(self):
+        """On the keeper's thread: count the CPUs again, and `_set_cpus`."""
+
+    def _set_cpus(self, uint32_t cpus):
+        """The number of CPUs this process may use is another one now. Any thread."""
+        self.check()
+        self.cpus = cpus
+        self.initial = 1 if gil_enabled() else cpus
+        tg_pool_cpus(self.pool, cpus, self.first_limit())
+
+    @property
+    def _cpus(self):
+        """How many the active limit is steered by now. Any thread."""
+        self.check()
+        return tg_pool_cpus_now(self.pool)
 
     cdef uint32_t first_limit(self) noexcept:
         return self.initial if self.lag_target > 0 and self.initial < self.max_workers else self.max_workers

@@ -23,6 +23,7 @@ cdef class Keeper:
     cdef tg_keeper *k
     cdef uint32_t generation
     cdef uint64_t logged     # changes of the limit written to the log so far
+    cdef bytes ground        # alive for as long as the native half looks at it
     cdef object core_ref, on_start, on_exit
     cdef readonly object thread_ident
     cdef readonly object handle  # of the thread; None before Python 3.13
@@ -39,6 +40,7 @@ cdef class Keeper:
         self.k = tg_keeper_new(self.pool)
         if self.k is NULL:
             raise MemoryError("no memory for the keeper of a coordinator")
+        self.stand(core)
 
     def __dealloc__(self):
         if self.pool is NULL or self.generation != tg_generation():
@@ -56,6 +58,11 @@ cdef class Keeper:
     def tokens(self):
         """Empty, as above."""
         return []
+
+    cdef void stand(self, Core core):
+        self.ground = core.ground
+        if self.ground is not None:
+            tg_keeper_stand(self.k, self.ground, core.print)
 
     cdef void call(self):
         """The pool asks for the keeper. On the thread that has carried the summons here."""
@@ -85,6 +92,12 @@ cdef class Keeper:
                         core.carry_out(summons)
                     except BaseException:
                         _log.error("a worker could not be started", exc_info=True)
+                elif errand == TG_KEEPER_CPUS:
+                    try:
+                        core._cpus_changed()
+                    except BaseException:
+                        _log.error("the CPUs could not be counted again", exc_info=True)
+                    self.stand(core)
                 self.log(core)
                 core = None
         finally:

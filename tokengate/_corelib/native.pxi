@@ -259,6 +259,8 @@ cdef extern from "tg_pool.h" nogil:
     void tg_pool_reserve(tg_pool *p, bint on)
     void tg_pool_resize(tg_pool *p, uint32_t max_workers, uint32_t limit, tg_summons *out)
     void tg_pool_steer(tg_pool *p, int64_t target, uint32_t initial, uint32_t cpus, bint gil)
+    void tg_pool_cpus(tg_pool *p, uint32_t cpus, uint32_t initial)
+    uint32_t tg_pool_cpus_now(tg_pool *p)
     void tg_pool_meet(tg_pool *p, tg_port *port)
     void tg_pool_attached(tg_pool *p, int64_t ns)
     size_t tg_pool_changes(tg_pool *p, uint64_t *seen, tg_change *out)
@@ -290,14 +292,42 @@ cdef extern from "tg_keeper.h" nogil:
         TG_KEEPER_LEAVE
         TG_KEEPER_ACT
         TG_KEEPER_LOG
+        TG_KEEPER_CPUS
     ctypedef struct tg_keeper:
         pass
     tg_keeper *tg_keeper_new(tg_pool *p)
     void tg_keeper_free(tg_keeper *k)
     bint tg_keeper_call(tg_pool *p)
     void tg_keeper_gone(tg_pool *p)
+    void tg_keeper_stand(tg_keeper *k, const char *ground, uint64_t print)
     void tg_keeper_want_log(tg_keeper *k, bint on)
     tg_errand tg_keeper_run(tg_keeper *k, tg_summons *out)
+
+cdef extern from *:
+    """
+    #if defined(__clang__)
+    #  define TG_COMPILER "clang " __clang_version__
+    #elif defined(__GNUC__)
+    #  define TG_COMPILER "gcc " __VERSION__
+    #elif defined(_MSC_VER)
+    #  define TG_COMPILER "MSVC"
+    #else
+    #  define TG_COMPILER "unknown"
+    #endif
+    #if defined(TG_DEBUG) && TG_DEBUG
+    #  define TG_BUILD "debug: without optimisation, figures mean nothing"
+    #elif defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+    #  define TG_BUILD "with a sanitizer: figures mean nothing"
+    #else
+    #  define TG_BUILD "release"
+    #endif
+    """
+    int CYTHON_HEX_VERSION
+    const char *TG_COMPILER
+    const char *TG_BUILD
+
+cdef extern from "tg_ground.h" nogil:
+    uint64_t tg_ground_print(const char *paths)
 
 cdef extern from "tg_base.h" nogil:
     int64_t tg_now()

@@ -107,3 +107,13 @@ cdef void _start_thread(run, handle) except *:
         _thread.start_new_thread(run, ())
     else:
         _start_joinable_thread(run, handle=handle, daemon=True)
+
+
+def build_info():
+    """What this module was built with: `cython` and `compiler`, both with their version, and `build`, the kind."""
+    cdef int version = CYTHON_HEX_VERSION
+    return {
+        "cython": f"{version >> 24 & 0xff}.{version >> 16 & 0xff}.{version >> 8 & 0xff}",
+        "compiler": TG_COMPILER.decode(),
+        "build": TG_BUILD.decode(),
+    }

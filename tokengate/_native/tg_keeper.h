@@ -10,6 +10,7 @@
 #ifndef TG_KEEPER_H
 #define TG_KEEPER_H
 
+#include "tg_ground.h"
 #include "tg_pool.h"
 
 #if defined(__linux__)
@@ -27,6 +28,7 @@
 #define TG_KEEPER_LEARNT_NS 1000000000 /* what was learnt is kept for so long without work */
 #define TG_KEEPER_IGNORE_NS 50000000 /* a loop that starves with one worker at work for so long is not running */
 #define TG_KEEPER_GUEST_NS 50000000  /* nothing taken for so long: a guest is let in */
+#define TG_KEEPER_CPUS_NS 1000000000 /* whether the CPUs it may use have changed is looked at so often */
 #define TG_KEEPER_ASKED 16u          /* workers looked at for whether they are ready to run */
 #define TG_KEEPER_PAST 64u           /* looks remembered, a power of two */
 #define TG_KEEPER_OWN 0.4            /* lag of which the loop's own CPU time is this part is its own */
@@ -36,6 +38,7 @@ typedef enum {
     TG_KEEPER_LEAVE, /* the pool is closing: the thread must end */
     TG_KEEPER_ACT,   /* carry out the summons, then come back */
     TG_KEEPER_LOG,   /* the limit has changed, and somebody wants to read that */
+    TG_KEEPER_CPUS,  /* the CPUs this process may use may have changed: count them */
 } tg_errand;
 
 /* What the keeper knows of one loop. */
@@ -72,6 +75,9 @@ typedef struct {
     struct { uint32_t index; int32_t clock; bool idle; } *now;
     uint32_t pages;
     bool rested;           /* the limit is the initial one again */
+    const char *ground;    /* files to look at, see tg_ground.h; NULL: none. They live longer than the keeper runs */
+    uint64_t print;        /* of them when the CPUs were last counted */
+    int64_t compared;      /* when it was last compared */
     /* log: changes are wanted in Python as they happen. Written: who calls the keeper (relaxed). Read: the keeper
      * (relaxed). */
     _Atomic(uint32_t) log;
@@ -100,6 +106,14 @@ static inline void tg_keeper_free(tg_keeper *k)
     free(k->now);
     tg_pool_release(k->pool);
     free(k);
+}
+
+/* What the number of CPUs was read from, and the fingerprint of it before that. By its own thread, or before it runs. */
+static inline void tg_keeper_stand(tg_keeper *k, const char *ground, uint64_t print)
+{
+    k->ground = ground;
+    k->print = print;
+    k->compared = tg_now();
 }
 
 /* The pool asked for the keeper. True: the caller must start its thread. Any thread. */
@@ -376,6 +390,11 @@ static inline tg_errand tg_keeper_run(tg_keeper *k, tg_summons *out)
     for (;;) {
         tg_look l = {.now = tg_now()};
         uint32_t found = 0;
+        if (k->ground != NULL && l.now - k->compared >= TG_KEEPER_CPUS_NS) {
+            k->compared = l.now;
+            if (tg_ground_print(k->ground) != k->print)
+                return TG_KEEPER_CPUS;
+        }
         tg_mutex_lock(&p->lock);
         if (p->closing) {
             g->alive = g->awake = false;

@@ -345,6 +345,23 @@ static inline void tg_pool_steer(tg_pool *p, int64_t target, uint32_t initial, u
     tg_mutex_unlock(&p->lock);
 }
 
+/* The number of CPUs has changed. Any thread. initial: as for tg_pool_steer. */
+static inline void tg_pool_cpus(tg_pool *p, uint32_t cpus, uint32_t initial)
+{
+    tg_mutex_lock(&p->lock);
+    p->steer.cpus = cpus;
+    p->steer.initial = initial;
+    tg_mutex_unlock(&p->lock);
+}
+
+static inline uint32_t tg_pool_cpus_now(tg_pool *p)
+{
+    tg_mutex_lock(&p->lock);
+    uint32_t cpus = p->steer.cpus;
+    tg_mutex_unlock(&p->lock);
+    return cpus;
+}
+
 /* Tokens of this loop are on their way: the keeper looks after it. Any thread. */
 static inline void tg_pool_meet(tg_pool *p, tg_port *port)
 {

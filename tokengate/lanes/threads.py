@@ -9,7 +9,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from tokengate import topology
+from tokengate import machine
 from tokengate._core import Keeper, Worker
 from tokengate.lanes.base import LaneThread
 
@@ -75,7 +75,7 @@ class ThreadLane:
         if (profile := threading.getprofile()) is not None:
             sys.setprofile(profile)
         if self.pin:
-            topology.pin_current_thread(topology.core_for_worker(worker.index))
+            machine.pin_current_thread(machine.core_for_worker(worker.index))
 
     def exited(self, worker: LaneThread) -> None:
         """Last thing on a worker's thread, or of one that only visited somebody else's."""

@@ -8,7 +8,7 @@ import sysconfig
 from dataclasses import dataclass
 
 from tokengate import __version__
-from tokengate.topology import physical_cores, usable_cpus
+from tokengate.machine import physical_cores, usable_cpus
 
 
 @dataclass(frozen=True, slots=True)
