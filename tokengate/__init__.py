@@ -16,17 +16,20 @@ from tokengate.errors import (
     FunctionExited,
     GateFull,
     LaneUnavailable,
+    OperationQuarantined,
     TokenCancelled,
     TokenDeadlock,
     TokenExpired,
     TokenGateError,
     TokenKilled,
+    WorkerDied,
 )
 from tokengate.executor import Executor
 from tokengate.gathering import as_completed, gather
 from tokengate.group import TokenGroup
 from tokengate.guard import GuardedFunction, task_token_guard
 from tokengate.install import Installation, install
+from tokengate.lanes.travel import travels
 from tokengate.stats import Stats
 from tokengate.token import Token, TokenState
 
@@ -39,6 +42,7 @@ __all__ = [
     "GuardedFunction",
     "Installation",
     "LaneUnavailable",
+    "OperationQuarantined",
     "Stats",
     "Token",
     "TokenCancelled",
@@ -48,6 +52,7 @@ __all__ = [
     "TokenGroup",
     "TokenKilled",
     "TokenState",
+    "WorkerDied",
     "__version__",
     "as_completed",
     "checkpoint",
@@ -58,6 +63,7 @@ __all__ = [
     "get_coordinator",
     "install",
     "task_token_guard",
+    "travels",
     "use",
 ]
 
