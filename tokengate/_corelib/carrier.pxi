@@ -16,11 +16,13 @@ cdef enum:
     LONG_NS = 5_000_000          # nothing is sent ahead behind a run expected to be longer
     AT_ONCE = 32_768             # bytes; a submitter that sends by itself must not block
     MOST_REFS = 4_096            # functions remembered, with their tags
+    BARREN = 10                  # workers in a row that may die before they begin what they were sent
     DEADLY = 3                   # deaths in a row that quarantine an operation
 
 DEADLY_RUNS = DEADLY
 
-_loads = None  # pickle.loads, imported with the first remote lane
+_loads = _dumps = None  # of pickle, imported with the first remote lane
+_SIMPLE = frozenset((bool, int, float, str, type(None)))
 
 
 @cython.final
@@ -61,12 +63,13 @@ cdef class RemoteCore(Core):
     """The compiled half of `tokengate.lanes.remote.RemoteLane`."""
 
     cdef dict refs          # (id of the function, id of its tags, operation) -> Ref, which keeps both alive
-    cdef object travelling  # () -> dict of context variables' values by name, None: there are none
+    cdef dict travelling    # the context variables whose values go along, by name
 
     def __cinit__(self, *args, **kwargs):
-        global _loads
+        global _loads, _dumps
         if _loads is None:
             import pickle
+            _dumps = pickle.dumps
             _loads = pickle.loads
         self.sent_lock = threading.RLock()
         self.refs = {}
@@ -79,7 +82,7 @@ cdef class RemoteCore(Core):
         if self.ids is not NULL and self.ids is not self.pool and self.generation == tg_generation():
             tg_pool_release(self.ids)
 
-    def _set_travelling(self, travelling):
+    def _set_travelling(self, dict travelling):
         self.travelling = travelling
 
     def _known_ref(self, fn, str operation, tags):
@@ -112,8 +115,11 @@ cdef class RemoteCore(Core):
                 found, args = self._refer(token.fn, args, operation.name, token.labels)
                 ref = <Ref?>found
                 operation.ref = ref
-            if args or kwargs or self.travelling() is not None:
+            if kwargs or self.travelling or not _simple(args):
                 payload, size = self._payload(token.fn, args, kwargs)
+            elif args:
+                payload = _dumps(args, 5)
+                size = len(<bytes>payload)
         except BaseException:
             token.let_key_go()
             token.drop_call()
@@ -123,6 +129,9 @@ cdef class RemoteCore(Core):
         token.fn = packed
         token.args = ()
         token.kwargs = None
+        if not keep:
+            _disown(token.context)
+            token.context = None  # what travels of it is in the payload
 
     cdef void wake(self, tg_worker *w) except *:
         """A worker was chosen for what has just been submitted: sends it from here if that is easy, else wakes the carrier."""
@@ -158,7 +167,11 @@ cdef class RemoteCore(Core):
     cdef Carrier before_end(self, TokenBase token):
         """Before the ending edge of a token, under sent_lock: takes it back from its worker, or finds that it has started
         and who has it."""
-        cdef Carrier carrier = self.holder(token)
+        cdef uint32_t state = tg_state_of(tg_word_load(&token.t.word))
+        cdef Carrier carrier
+        if state != TG_ADMITTED and state != TG_EXECUTING:
+            return None  # it is admitted before sent_lock is taken to send it
+        carrier = self.holder(token)
         if carrier is not None and not carrier.take_back(token):
             carrier.begun(token, tg_now())
             return carrier
@@ -225,7 +238,7 @@ cdef class Carrier:
     cdef readonly bint left       # it has left the pool
     cdef readonly bint ready      # its worker can be sent tokens
     cdef list again               # declared begun, but their worker died before it was: to be sent to the next
-    cdef bint killing             # its worker is being killed for a token that has ended
+    cdef int barren               # workers in a row that died before they began what they had been sent
     cdef readonly object thread_ident
     cdef readonly object handle   # of the thread; None before Python 3.13
 
@@ -263,7 +276,9 @@ cdef class Carrier:
                 if token is not None and self.has_begun(number):
                     self.begun(<TokenBase>token, tg_now())
                     found.append(token)
-        return found[len(found) - 1:]  # those before it have returned, and their replies are on the way
+            found = found[len(found) - 1:]  # those before it have returned, and their replies are on the way
+            found += self.again
+        return found
 
     def _attach(self, memory):
         """A board for the next worker. On the carrier's thread, before the worker exists; nothing is held then."""
@@ -280,7 +295,6 @@ cdef class Carrier:
             self.board = <tg_board*>view.buf
             self.known = set()
             self.next = self.oldest = 1
-            self.killing = False
             self.ready = True
 
     def _enter(self, int wake_fd):
@@ -320,6 +334,7 @@ cdef class Carrier:
         cdef bint left = False
         cdef int64_t charge
         cdef tg_start how
+        cdef tg_summons more
         while self.has_window():
             if self.held == 0:
                 t = tg_pool_poll(self.pool, self.w, &left)
@@ -328,7 +343,8 @@ cdef class Carrier:
                 if t is not NULL:
                     _merge(summons, tg_pool_claimed(self.pool, self.w))
             else:
-                t = tg_pool_fetch(self.pool, self.w, tg_now(), summons)
+                t = tg_pool_fetch(self.pool, self.w, tg_now(), &more)
+                _merge(summons, more)
             if t is NULL:
                 return NULL
             op = t.op
@@ -516,7 +532,6 @@ cdef class Carrier:
             if self.slots[number % TG_BOARD_SLOTS] is not None:
                 return  # it has begun the next, so this one has returned
         # Nothing else can begin: what the worker may be at is this token.
-        self.killing = True
         self.ready = False
         try:
             self._kill()
@@ -571,6 +586,7 @@ cdef class Carrier:
                 to = TG_FAILED
                 value = _failure(token, self._failed(value))
         token.op.deaths = 0
+        self.barren = 0
         self.finish(token, to, value, started, run, now)
 
     cdef void finish(self, TokenBase token, uint32_t to, object value, int64_t started, int64_t run, int64_t now) except *:
@@ -625,7 +641,9 @@ cdef class Carrier:
                 if not run:
                     tg_board_revoke(self.board, number)
                     self.give_back(token)
-                elif tg_board_is(self.board, number, TG_SLOT_DECLARED) and not tg_ended(tg_word_load(&token.t.word)):
+                elif (self.barren < BARREN and tg_board_is(self.board, number, TG_SLOT_DECLARED)
+                      and not tg_ended(tg_word_load(&token.t.word))):
+                    self.barren += 1
                     self.again.append(token)
                 else:
                     self.begun(token, now)
@@ -640,7 +658,7 @@ cdef class Carrier:
         if core is not None:
             self.carry_out(core, tg_pool_nudge(self.pool, now))
         if fallen is not None and fallen.op.deaths >= DEADLY:
-            return core, fallen.op.name
+            return core, fallen.op.name if fallen.op.shared is None else OTHER
         return None
 
     def _fail_again(self, error):
@@ -673,6 +691,13 @@ cdef class Carrier:
         first = self.slots[self.oldest % TG_BOARD_SLOTS]
         return self.held > 1 or (first is not None and
                                  tg_state_of(tg_word_load(&(<TokenBase>first).t.word)) == TG_ADMITTED)
+
+
+cdef bint _simple(tuple args):
+    for each in args:
+        if type(each) not in _SIMPLE:
+            return False
+    return True
 
 
 cdef void _merge(tg_summons *into, tg_summons more):

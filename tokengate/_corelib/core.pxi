@@ -81,6 +81,8 @@ cdef class Core:
                 return
             self.pool = self.ids = self.new_pool()
             self.lanes = {}
+            if self.sent_lock is not None:
+                self.sent_lock = threading.RLock()
             self.keeper = None
             if self.refusing:
                 tg_pool_refuse(self.pool)

@@ -134,7 +134,7 @@ def find(module: str, name: str, wrapped: bool) -> Callable[..., Any]:
         found = getattr(found, part)
     if wrapped:
         found = found.__wrapped__
-    return found
+    return getattr(found, "__func__", found)
 
 
 class Call:
@@ -142,14 +142,20 @@ class Call:
 
     def __init__(self, definition: bytes) -> None:
         self.fn: Callable[..., Any] | None = None
-        self.error: BaseException | None = None
-        self.operation, self.tags, how = pickle.loads(definition)
+        self.operation: str
+        self.tags: dict[str, Any]
+        self.operation, self.tags, self._how = pickle.loads(definition)
+
+    def load(self) -> Callable[..., Any]:
+        """Finds the function; again for each token until it is found. Raises whatever that raises."""
+        how = self._how
         try:
             self.fn = find(*how) if type(how) is tuple else pickle.loads(how)
         except BaseException as error:
             what = ".".join(how[:2]) if type(how) is tuple else "the function"
             error.add_note(f"a worker could not load {what} of operation {self.operation!r}")
-            self.error = error
+            raise
+        return self.fn
 
 
 class Server:
@@ -225,8 +231,7 @@ class Server:
         self.current = (call, token_id, deadline)
         finished = 0
         try:
-            if call.fn is None:
-                raise call.error or RuntimeError("unknown function")
+            fn = call.fn or call.load()
             if payload is None:
                 args, kwargs = (), None
             else:
@@ -241,7 +246,7 @@ class Server:
             if deadline and self.deadline_var is not None:
                 context.run(self.deadline_var.set, deadline)
             started = monotonic_ns()
-            value = context.run(call.fn, *args) if not kwargs else context.run(call.fn, *args, **kwargs)
+            value = context.run(fn, *args, **kwargs) if kwargs else context.run(fn, *args)
             finished = monotonic_ns()
         except BaseException as error:
             finished = finished or monotonic_ns()

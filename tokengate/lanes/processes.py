@@ -21,7 +21,15 @@ from tokengate import _board
 from tokengate.lanes.child import READY
 from tokengate.lanes.remote import Running, StartFailed
 from tokengate.lanes.worker import LENGTH
-from tokengate.lanes.zygote import FORK, LONGEST_PREPARATION, PID, STATUS, UP
+from tokengate.lanes.zygote import (
+    FORK,
+    LONGEST_FORK,
+    LONGEST_PREPARATION,
+    PID,
+    STATUS,
+    UP,
+    surroundings,
+)
 
 __all__ = ["ProcessLauncher"]
 
@@ -119,6 +127,11 @@ class _Forked(_Process):
             os.close(status)
             raise StartFailed("the parent of the workers ended")
         (self.pid,) = PID.unpack(data)
+        # A number may soon be another process's; a descriptor stays this one's.
+        self._handle = -1
+        if hasattr(os, "pidfd_open"):
+            with contextlib.suppress(OSError):
+                self._handle = os.pidfd_open(self.pid)
 
     def exit_code(self, timeout: float) -> int | None:
         if not self._over:
@@ -133,11 +146,17 @@ class _Forked(_Process):
         return self._code
 
     def kill(self) -> None:
-        if not self._over:  # until the status has been read the number may not be anybody else's
+        if self._handle >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+        elif not self._over:
             super().kill()
 
     def close(self) -> None:
         os.close(self.sentinel)
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)
 
 
 class _Spawned(_Process):
@@ -261,6 +280,7 @@ class _Zygote:
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._popen: subprocess.Popen[bytes] | None = None
+        self._started_in: dict[str, Any] = {}
 
     def fork(self, pipe: int, board: int) -> _Process:
         """A worker process that inherits the two descriptors."""
@@ -271,8 +291,8 @@ class _Zygote:
                 assert self._control is not None
                 status, theirs = os.pipe()
                 try:
-                    socket.send_fds(self._control, [FORK], [pipe, board, theirs])
-                except OSError:
+                    self._request([pipe, board, theirs])
+                except (OSError, StartFailed):
                     os.close(status)
                     self._drop()  # it has ended
                     if not again:
@@ -283,10 +303,20 @@ class _Zygote:
             return _Forked(status)
         raise AssertionError("unreachable")
 
+    def _request(self, fds: list[int]) -> None:
+        assert self._control is not None
+        now = surroundings()
+        changed = {name: value for name, value in now.items() if value != self._started_in[name]}
+        message = FORK + (pickle.dumps(changed) if changed else b"")
+        if len(message) > LONGEST_FORK:
+            raise StartFailed("sys.path, sys.argv and os.environ have grown too large to be handed over")
+        socket.send_fds(self._control, [message], fds)
+
     def _start(self, main_here: bool) -> bool:
         """False: with the main module loaded it has threads, and must not be forked."""
         mine, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
+            self._started_in = surroundings()
             data = pickle.dumps((_preparation(), main_here))
             if len(data) > LONGEST_PREPARATION:
                 raise StartFailed(f"sys.path and sys.argv take {len(data)} bytes, which is too much")

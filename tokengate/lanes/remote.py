@@ -81,12 +81,15 @@ class RemoteLane(_core.RemoteCore):
         self._set_steering(0.0, workers, False)
         self._share_ids(home)
         self._open_pool(workers)
-        self._set_travelling(travel.current)
+        self._set_travelling(travel.variables)
 
     def __repr__(self) -> str:
         return f"<{self.name} lane of {self.home!r}>"
 
     # -- the core's hooks ----------------------------------------------------------------------
+
+    def _forked(self) -> None:
+        self.threads.forget()
 
     def _new_carrier(self) -> RemoteWorker:
         return RemoteWorker(self)
@@ -162,7 +165,14 @@ class RemoteWorker(_core.Carrier):
         try:
             self._enter(self._bell.target)
             self._threads.started(self)
-            self._carry()
+            while not self.left:
+                try:
+                    self._carry()
+                except Exception:
+                    # Its tokens must end, whatever went wrong here.
+                    log.exception("a carrier of the %s lane starts over", self._label)
+                    self._kill()
+                    self._bury()
         finally:
             if self._running is not None:
                 self._running.close()

@@ -82,10 +82,11 @@ def _by_name(fn: Any) -> tuple[str, str, bool] | None:
             found = getattr(found, part)
     except AttributeError:
         return None
-    if found is fn:
-        return module, name, False
-    if getattr(found, "__wrapped__", None) is fn:
-        return module, name, True
+    for wrapped in (False, True):
+        if wrapped:
+            found = getattr(found, "__wrapped__", None)
+        if getattr(found, "__func__", found) is fn:  # of a class method, the function below it
+            return module, name, wrapped
     return None
 
 

@@ -7,13 +7,15 @@ the program ends, however, and its workers end with it.
 
 Messages from the program: first a pickle (preparation data of multiprocessing, whether to load the
 main module here); then `FORK` with three descriptors each: the worker's pipe, its board, and where
-to write its number and, one day, its exit status. From here: `UP` or `THREADS`, once.
+to write its number and, one day, its exit status; and, pickled, what has changed since of
+`surroundings`. From here: `UP` or `THREADS`, once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import pickle
 import select
@@ -26,6 +28,7 @@ from multiprocessing import process, spawn
 from typing import Any
 
 FORK = b"F"
+LONGEST_FORK = 1 << 17
 UP, THREADS = b"U", b"T"
 PID = struct.Struct("<q")
 STATUS = struct.Struct("<i")
@@ -51,6 +54,31 @@ def main(fd: int) -> None:
     gc.collect()
     gc.freeze()
     _Zygote(control, parent, broken, None if main_here else data).run()
+
+
+def surroundings() -> dict[str, Any]:
+    """What a worker shares with the program at its start, beside the main module."""
+    try:
+        folder = os.getcwd()
+    except OSError:
+        folder = ""  # it has been removed
+    return {"path": list(sys.path), "argv": list(sys.argv), "folder": folder, "env": dict(os.environ)}
+
+
+def adopt(changed: dict[str, Any]) -> None:
+    """In a worker: `surroundings` as they have become."""
+    if "path" in changed:
+        sys.path[:] = changed["path"]
+        importlib.invalidate_caches()
+    if "argv" in changed:
+        sys.argv[:] = changed["argv"]
+    if changed.get("folder"):
+        with contextlib.suppress(OSError):
+            os.chdir(changed["folder"])
+    if "env" in changed:
+        for gone in os.environ.keys() - changed["env"].keys():
+            del os.environ[gone]
+        os.environ.update(changed["env"])
 
 
 def prepare(data: dict[str, Any]) -> str:
@@ -108,12 +136,12 @@ class _Zygote:
                 os.read(woken, 4096)
                 self.reap()
             if self.control.fileno() in ready:
-                message, fds, _, _ = socket.recv_fds(self.control, 16, 3)
-                if message != FORK or len(fds) != 3:
+                message, fds, _, _ = socket.recv_fds(self.control, LONGEST_FORK, 3)
+                if message[:1] != FORK or len(fds) != 3:
                     return  # closed
-                self.fork(fds, (woken, wake, watch))
+                self.fork(message[1:], fds, (woken, wake, watch))
 
-    def fork(self, fds: list[int], own: tuple[int, ...]) -> None:
+    def fork(self, changed: bytes, fds: list[int], own: tuple[int, ...]) -> None:
         pipe, board, status = fds
         pid = os.fork()
         if pid == 0:
@@ -125,7 +153,8 @@ class _Zygote:
                 for fd in (*own, *self.statuses.values(), status):
                     if fd >= 0:
                         os.close(fd)
-                gc.unfreeze()
+                if changed:
+                    adopt(pickle.loads(changed))
                 from tokengate.lanes import worker
 
                 code = worker.main(pipe, board, self.broken, self.late, os.getppid())
