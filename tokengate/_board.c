@@ -7,6 +7,10 @@
 #include <Python.h>
 #include "tg_board.h"
 
+#if !defined(_WIN32)
+#  include <errno.h>
+#  include <sys/socket.h>
+#endif
 #if defined(__linux__)
 #  include <signal.h>
 #  include <sys/prctl.h>
@@ -96,7 +100,56 @@ static PyObject *die_with_parent(PyObject *module, PyObject *unused)
 #endif
 }
 
+#if !defined(_WIN32)
+PyDoc_STRVAR(receive_doc, "receive(fd, size, head, /)\n--\n\n"
+                          "Exactly `size` bytes of a stream socket, the first of them being `head`, in an object of their own\n"
+                          "and copied once. Blocks; fewer where the stream ends. OSError where reading fails.");
+
+static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    char *head;
+    Py_ssize_t have;
+    if (!wants("receive", count, 3) || PyBytes_AsStringAndSize(args[2], &head, &have) < 0)
+        return NULL;
+    int fd = (int)PyLong_AsLong(args[0]);
+    Py_ssize_t size = PyLong_AsSsize_t(args[1]);
+    if (PyErr_Occurred())
+        return NULL;
+    if (have > size) {
+        PyErr_SetString(PyExc_ValueError, "receive(): the head is longer than the whole");
+        return NULL;
+    }
+    PyObject *whole = PyBytes_FromStringAndSize(NULL, size);
+    if (whole == NULL)
+        return NULL;
+    char *into = PyBytes_AS_STRING(whole);
+    memcpy(into, head, (size_t)have);
+    while (have < size) {
+        ssize_t got;
+        Py_BEGIN_ALLOW_THREADS
+        got = recv(fd, into + have, (size_t)(size - have), MSG_WAITALL);
+        Py_END_ALLOW_THREADS
+        if (got < 0 && errno == EINTR && PyErr_CheckSignals() == 0)
+            continue;
+        if (got < 0) {
+            Py_DECREF(whole);
+            return PyErr_Occurred() ? NULL : PyErr_SetFromErrno(PyExc_OSError);
+        }
+        if (got == 0)
+            break;
+        have += got;
+    }
+    if (have < size && _PyBytes_Resize(&whole, have) < 0)
+        return NULL;
+    return whole;
+}
+#endif
+
 static PyMethodDef methods[] = {
+#if !defined(_WIN32)
+    {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, receive_doc},
+#endif
     {"begin", (PyCFunction)(void (*)(void))begin, METH_FASTCALL, begin_doc},
     {"post", (PyCFunction)(void (*)(void))post, METH_FASTCALL, post_doc},
     {"die_with_parent", die_with_parent, METH_NOARGS, die_with_parent_doc},

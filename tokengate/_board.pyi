@@ -12,5 +12,10 @@ def post(
 ) -> bool:
     """Posts a reply; False where it does not fit. started: monotonic ns; run: ns; payload: bytes or None."""
 
+def receive(fd: int, size: int, head: bytes, /) -> bytes:
+    """Exactly `size` bytes of a stream socket, the first of them being `head`, in an object of their own
+    and copied once. Blocks; fewer where the stream ends. OSError where reading fails.
+    """
+
 def die_with_parent() -> bool:
     """Asks the system to kill this process when its parent ends. False where it cannot."""

@@ -37,10 +37,11 @@ class Gone(Exception):
 
 
 class Pipe:
-    """Reads exact amounts with few system calls."""
+    """Reads exact amounts with few system calls. receive: that of the board, None where it has none."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, receive: Callable[..., bytes] | None) -> None:
         self.sock = sock
+        self.receive = receive
         self.rest = b""
 
     def read(self, size: int) -> bytes:
@@ -51,8 +52,12 @@ class Pipe:
             return rest[:size]
         if size > 65_536:
             self.rest = b""
-            more = self._rest(size - len(rest))
-            return more if not rest else rest + more
+            if self.receive is not None:
+                whole = self.receive(self.sock.fileno(), size, rest)
+                if len(whole) < size:
+                    raise Gone
+                return whole
+            return rest + self._rest(size - len(rest))
         while len(rest) < size:
             more = self.sock.recv(131_072)
             if not more:
@@ -181,7 +186,7 @@ class Server:
 
     def serve(self) -> None:
         """Runs tokens until the pipe is closed."""
-        pipe = Pipe(self.sock)
+        pipe = Pipe(self.sock, getattr(self.board, "receive", None))
         base = contextvars.copy_context()
         try:
             while True:

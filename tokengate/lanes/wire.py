@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from types import FunctionType, MethodType
 from typing import Any
 
+from tokengate import _board
 from tokengate.lanes.child import BUFFER, FRAME, OUT_OF_BAND, REPLY, SIMPLE, Pipe
 from tokengate.naming import operation_name
 
@@ -49,7 +50,7 @@ def read_reply(sock: socket.socket, start: bytes) -> tuple[Reply, bytes]:
     """A reply that did not fit the board; `start`: what of it has been read. Also returns what was
     read beyond it. Blocks until all of it is there; `child.Gone` where it ends before.
     """
-    pipe = Pipe(sock)
+    pipe = Pipe(sock, getattr(_board, "receive", None))
     pipe.rest = start
     _, number, started, run, kind, size, count = REPLY.unpack(pipe.read(REPLY.size))
     kinds = [BUFFER.unpack(pipe.read(BUFFER.size)) for _ in range(count)]

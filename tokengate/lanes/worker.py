@@ -128,7 +128,7 @@ def _end() -> None:
 def spawned(pipe_fd: int, board_fd: int) -> None:
     """The body of a process that was started afresh; its preparation data is the first on the pipe."""
     sock = socket.socket(fileno=pipe_fd)
-    pipe = child.Pipe(sock)
+    pipe = child.Pipe(sock, None)
     import pickle
 
     (size,) = LENGTH.unpack(pipe.read(LENGTH.size))
