@@ -1,4 +1,4 @@
-"""Builds the compiled core, ``tokengate._core``, and ``tokengate._board``; all metadata is in pyproject.toml.
+"""Builds ``tokengate._core`` and ``tokengate._board``; all metadata is in pyproject.toml.
 
 Environment variables read here:
 

@@ -6,7 +6,6 @@ from multiprocessing.connection import Connection
 from time import sleep
 
 from _work import burn, iterations_per_second
-
 from tokengate import task_token_guard
 
 

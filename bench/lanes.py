@@ -12,11 +12,11 @@ from multiprocessing.connection import Connection
 from statistics import median
 
 import _lane_work as work
+import tokengate
 from _cli import main
 from _figures import Figure, Section, Target, ratios
 from _harness import Options, interleave
-
-import tokengate
+from _work import burn
 
 WORKERS = 2
 OURS = "process lane"
@@ -26,11 +26,11 @@ LOOP = "the plain loop"
 BLOCK = bytes(10_000_000)
 
 EXPLANATION = """\
-Two workers each. burst: no-ops awaited together on an event loop. one at a time: the median of single
-no-ops. 1.5 ms of Python: the same calls, spread over two workers, against a plain loop, and against two
-processes without any library that share them out by halves. 10 MB: bytes of that size as argument and as
-result, several calls in flight. kill: from kill() of an executing token until its awaiter goes on, and until a
-worker in place of the killed one has answered a call."""
+Two workers each. burst: no-ops awaited together on an event loop. one at a time: the median of
+single no-ops. 1.5 ms of Python: the same calls, spread over two workers, against a plain loop, and
+against two processes without any library that share them out by halves. 10 MB: bytes of that size
+as argument and as result, several calls in flight. kill: from kill() of an executing token until
+its awaiter goes on, and until a worker in place of the killed one has answered a call."""
 
 
 def run(options: Options) -> Section:
@@ -53,15 +53,17 @@ def run(options: Options) -> Section:
             options,
         )
         beside(figure, "one at a time", "us", singles)
-        against(figure, "one at a time", singles[PEER], singles[OURS], Target("at least", 3.0), PEER)
+        against(
+            figure, "one at a time", singles[PEER], singles[OURS], Target("at least", 3.0), PEER
+        )
 
         turns, count = work.turns_for(0.0015), options.pick(1_000, 300)
         python = interleave(
             {
                 OURS: lambda: timed(lambda: list(work.lane_burn.map([turns] * count))),
-                PEER: lambda: timed(lambda: list(pool.map(work.burn, [turns] * count))),
+                PEER: lambda: timed(lambda: list(pool.map(burn, [turns] * count))),
                 BARE: lambda: bare(pipes, turns, count),
-                LOOP: lambda: timed(lambda: [work.burn(turns) for _ in range(count)]),
+                LOOP: lambda: timed(lambda: [burn(turns) for _ in range(count)]),
             },
             options,
         )
@@ -117,7 +119,7 @@ def rig() -> Iterator[tuple[tokengate.Coordinator, ProcessPoolExecutor, list[Con
         tokengate.use(coordinator),
         ProcessPoolExecutor(WORKERS, mp_context=context) as pool,
     ):
-        list(pool.map(work.burn, [100_000] * 64))
+        list(pool.map(burn, [100_000] * 64))
         list(work.lane_burn.map([100_000] * 64))
         yield coordinator, pool, near
     for pipe in near:
@@ -226,7 +228,8 @@ def blocks_of_pool(pool: ProcessPoolExecutor) -> float:
 async def kill_once() -> tuple[float, float]:
     """Milliseconds until the awaiter is told, and until both workers answer again."""
     token, other = work.lane_forever(), work.lane_forever()
-    while token.state is not tokengate.TokenState.EXECUTING or other.state is not token.state:
+    executing = tokengate.TokenState.EXECUTING
+    while {token.state, other.state} != {executing}:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     await asyncio.sleep(0.01)
     start = time.perf_counter()
@@ -242,7 +245,5 @@ async def kill_once() -> tuple[float, float]:
     return told * 1e3, ready * 1e3
 
 
-SECTIONS = {"lanes": run}
-
 if __name__ == "__main__":
-    raise SystemExit(main(SECTIONS))
+    raise SystemExit(main({"lanes": run}))

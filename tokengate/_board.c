@@ -56,7 +56,8 @@ static PyObject *begin(PyObject *module, PyObject *const *args, Py_ssize_t count
 }
 
 PyDoc_STRVAR(post_doc, "post(board, number, started, run, kind, payload, /)\n--\n\n"
-                       "Posts a reply; False where it does not fit. started: monotonic ns; run: ns; payload: bytes or None.");
+                       "Posts a reply; False where it does not fit.\n\n"
+                       "started: monotonic ns; run: ns; payload: bytes or None.");
 
 static PyObject *post(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
@@ -102,8 +103,8 @@ static PyObject *die_with_parent(PyObject *module, PyObject *unused)
 
 #if !defined(_WIN32)
 PyDoc_STRVAR(receive_doc, "receive(fd, size, head, /)\n--\n\n"
-                          "Exactly `size` bytes of a stream socket, the first of them being `head`, in an object of their own\n"
-                          "and copied once. Blocks; fewer where the stream ends. OSError where reading fails.");
+                          "Exactly `size` bytes of a stream socket, of which `head` has been read already.\n\n"
+                          "Copied once. Blocks; fewer where the stream ends. OSError where reading fails.");
 
 static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {

@@ -10,11 +10,15 @@ def begin(board: Buffer, number: int, /) -> bool:
 def post(
     board: Buffer, number: int, started: int, run: int, kind: int, payload: bytes | None, /
 ) -> bool:
-    """Posts a reply; False where it does not fit. started: monotonic ns; run: ns; payload: bytes or None."""
+    """Posts a reply; False where it does not fit.
+
+    started: monotonic ns; run: ns; payload: bytes or None.
+    """
 
 def receive(fd: int, size: int, head: bytes, /) -> bytes:
-    """Exactly `size` bytes of a stream socket, the first of them being `head`, in an object of their own
-    and copied once. Blocks; fewer where the stream ends. OSError where reading fails.
+    """Exactly `size` bytes of a stream socket, of which `head` has been read already.
+
+    Copied once. Blocks; fewer where the stream ends. OSError where reading fails.
     """
 
 def die_with_parent() -> bool:

@@ -53,9 +53,9 @@ class Coordinator(_core.Core):
 
     thread_workers: how many tokens may execute at once, 1 to 4096; None: up to 64 threads (or
     ``TOKENGATE_THREAD_WORKERS``), of which an operation without a limit leaves some to the others.
-    process_workers: worker processes of the process lane, started as they are needed; None: the CPUs
-    this process may use. loop_lag_target: seconds; how many of them are active at a time is steered so that event loops
-    wait no longer than about this for the interpreter, and that no more burn CPU than there are
+    process_workers: the most worker processes of the process lane; None: the CPUs this process may
+    use. loop_lag_target: seconds; how many threads are active at a time is steered so that event
+    loops wait no longer than about this for the interpreter, and no more burn CPU than there are
     CPUs; None: always as many as there are. pin: ``"core"`` binds each worker to one core
     (LaneUnavailable where the system cannot); ``"none"`` does not; ``"auto"`` does not either,
     since no gain was measured. stop_timeout: the seconds `stop` gives what still runs. name: start
@@ -75,7 +75,9 @@ class Coordinator(_core.Core):
         stop_timeout: float = 10.0,
         name: str = "tokengate",
     ) -> None:
-        maximum = self._settle(thread_workers, process_workers, pin, loop_lag_target, stop_timeout, name)
+        maximum = self._settle(
+            thread_workers, process_workers, pin, loop_lag_target, stop_timeout, name
+        )
         self._open_pool(maximum)
         _coordinators.add(self)
 
@@ -128,7 +130,9 @@ class Coordinator(_core.Core):
                 "the default coordinator is in use: call configure_default() before the first "
                 "guarded call, or get_coordinator().stop() it first"
             )
-        maximum = self._settle(thread_workers, process_workers, pin, loop_lag_target, stop_timeout, name)
+        maximum = self._settle(
+            thread_workers, process_workers, pin, loop_lag_target, stop_timeout, name
+        )
         self._restart_pool(maximum)
 
     def __repr__(self) -> str:
@@ -250,7 +254,7 @@ class Coordinator(_core.Core):
         return waiting
 
     def _report(self, waiting: int, seconds: float, ended: bool) -> bool:
-        """Kills and reports what still executes, if not all workers have ended; True: there was something."""
+        """Kills and reports what is left; ended: nothing executes. True: there was something."""
         lines: list[str] = []
         if waiting:
             lines.append(f"{waiting} waiting tokens were killed")
@@ -388,7 +392,10 @@ class Coordinator(_core.Core):
                 core._pause(name, True)
 
     def resume(self, op: str | GuardedFunction[..., Any] | None = None) -> None:
-        """Undo `pause`, and quarantines; an operation paused by name stays so until resumed by name."""
+        """Undo `pause`, and lift quarantines.
+
+        An operation paused by name stays so until it is resumed by name.
+        """
         name = self._named(op)
         with self._opening:
             self._paused.discard(name)

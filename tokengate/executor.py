@@ -224,7 +224,7 @@ def _candidates(prefix: str) -> Iterator[str]:
         yield f"{prefix or 'executor'}-{number}"
 
 
-def _is_free(coordinator: Coordinator, name: str, claims: dict[str, weakref.ref[Executor]]) -> bool:
+def _is_free(core: _core.Core, name: str, claims: dict[str, weakref.ref[Executor]]) -> bool:
     if name not in claims:
         return False  # somebody's operation of that name
     owner = claims[name]()

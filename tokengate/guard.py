@@ -335,7 +335,8 @@ def task_token_guard(
     Bare, or with arguments. operation_type: the name its tokens are counted under, by default
     ``"module.qualname"``; functions may share one. tags: ``{"weight": "light" | "medium" |
     "heavy"}`` says what a call is expected to cost until it has been measured; other keys are the
-    user's own. lane: ``"thread"``, or ``"process"``: in worker processes. The guard goes above `classmethod` and `staticmethod`.
+    user's own. lane: ``"thread"``, or ``"process"``: in worker processes. The guard goes above
+    `classmethod` and `staticmethod`.
 
     The rest is the operation's policy (`Coordinator.configure` changes it later):
 

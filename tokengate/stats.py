@@ -60,7 +60,7 @@ _MEASURED = ("wait", "run")
 
 
 def merged(one: OperationStats, other: OperationStats) -> OperationStats:
-    """An operation that runs in two lanes. Percentiles are those of the lane that ran more of it."""
+    """An operation that runs in two lanes. Percentiles: those of the lane that ran more of it."""
     values: dict[str, Any] = {}
     for each in fields(OperationStats):
         mine, theirs = getattr(one, each.name), getattr(other, each.name)

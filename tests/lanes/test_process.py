@@ -35,7 +35,9 @@ async def until(condition, timeout=20.0):
 async def test_a_function_runs_in_another_process(lanes):
     assert await work.pid() != os.getpid()
     assert await work.add(2, b=3) == 5
-    assert await asyncio.gather(*[work.add(i, i) for i in range(300)]) == [2 * i for i in range(300)]
+    assert await asyncio.gather(*[work.add(i, i) for i in range(300)]) == [
+        2 * i for i in range(300)
+    ]
 
 
 async def test_many_calls_share_the_workers(lanes):
@@ -73,9 +75,20 @@ async def test_methods(lanes):
     assert await task_token_guard("power", lane="process")(functools.partial(pow, 2))(5) == 32
 
 
-@pytest.mark.parametrize("value", [
-    None, 0, "text", b"small", b"x" * 3_000_000, bytearray(b"y" * 100_000), [b"z" * 50_000] * 3, {"a": (1, 2.5)},
-], ids=lambda v: type(v).__name__)
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        0,
+        "text",
+        b"small",
+        b"x" * 3_000_000,
+        bytearray(b"y" * 100_000),
+        [b"z" * 50_000] * 3,
+        {"a": (1, 2.5)},
+    ],
+    ids=lambda v: type(v).__name__,
+)
 async def test_values_come_back_as_they_went(lanes, value):
     found = await work.echo(value)
     assert found == value
@@ -221,7 +234,9 @@ async def test_what_is_queued_behind_a_slow_token_runs_elsewhere(lanes, tmp_path
     slow = task_token_guard("nothing_slow", lane="process")(work.hold.__wrapped__)
     stuck = slow(str(tmp_path / "started"), str(gate))
     await until((tmp_path / "started").exists)
-    assert await asyncio.wait_for(asyncio.gather(*[work.add(i) for i in range(500)]), 20) == list(range(500))
+    assert await asyncio.wait_for(asyncio.gather(*[work.add(i) for i in range(500)]), 20) == list(
+        range(500)
+    )
     assert stuck.state is TokenState.EXECUTING
     gate.touch()
     await stuck
@@ -284,10 +299,18 @@ async def test_cancelling_at_random_tells_the_truth(lanes, tmp_path):
             assert ran == 1
 
 
-@pytest.mark.parametrize("how", ["cancel", "kill", "run_timeout", "timeout", "kill_operation", "kill_id"])
+@pytest.mark.parametrize(
+    "how", ["cancel", "kill", "run_timeout", "timeout", "kill_operation", "kill_id"]
+)
 async def test_ending_a_run_stops_it_for_real(lanes, how, tmp_path):
     started = tmp_path / "started"
-    options = {"run_timeout": 0.3} if how == "run_timeout" else {"timeout": 1.5} if how == "timeout" else {}
+    options = (
+        {"run_timeout": 0.3}
+        if how == "run_timeout"
+        else {"timeout": 1.5}
+        if how == "timeout"
+        else {}
+    )
     await work.pid()
     token = work.hold.options(**options)(str(started), str(tmp_path / "never"))
     await until(lambda: started.exists() and started.read_text())
@@ -300,7 +323,11 @@ async def test_ending_a_run_stops_it_for_real(lanes, how, tmp_path):
         assert lanes.kill_operation("lane_functions.hold", "enough") == 1
     elif how == "kill_id":
         assert lanes.kill(token.id, "enough")
-    expected = {"cancel": asyncio.CancelledError, "run_timeout": TokenExpired, "timeout": TokenExpired}
+    expected = {
+        "cancel": asyncio.CancelledError,
+        "run_timeout": TokenExpired,
+        "timeout": TokenExpired,
+    }
     with pytest.raises(expected.get(how, TokenKilled)):
         await token
     await until(lambda: not alive(process))

@@ -15,9 +15,7 @@ import lane_functions as work
 import pytest
 from test_process import alive, until
 
-import tokengate
 from tokengate import (
-    Coordinator,
     CoordinatorStopped,
     OperationQuarantined,
     TokenState,
@@ -90,7 +88,9 @@ async def test_results_of_a_dead_worker_are_not_lost(lanes, tmp_path):
     """What returned just before its worker died has its result; it is not run again."""
     lanes.resize("process", 1)
     for _ in range(10):
-        await asyncio.gather(*[work.nothing() for _ in range(300)])  # so that many are sent at a time
+        await asyncio.gather(
+            *[work.nothing() for _ in range(300)]
+        )  # so that many are sent at a time
         trace = tmp_path / "trace"
         tokens = [work.mark(str(trace)) for _ in range(40)]
         dying = work.die("kill")
@@ -131,10 +131,17 @@ async def test_a_success_between_deaths_keeps_it_out_of_quarantine(lanes):
         assert await work.fragile(False) == "alive"
 
 
-@pytest.mark.parametrize("call", [
-    lambda: work.chatter(5), lambda: work.close_standard_streams(), lambda: work.change_folder(),
-    lambda: work.start_threads(), lambda: work.exit_badly_later(),
-], ids=["chatter", "close", "chdir", "threads", "atexit"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: work.chatter(5),
+        lambda: work.close_standard_streams(),
+        lambda: work.change_folder(),
+        lambda: work.start_threads(),
+        lambda: work.exit_badly_later(),
+    ],
+    ids=["chatter", "close", "chdir", "threads", "atexit"],
+)
 async def test_bad_manners_hurt_nobody(lanes, call, capfd):
     for _ in range(3):
         await call()
@@ -190,7 +197,10 @@ async def test_stop_with_all_of_it_in_flight(lanes, tmp_path, capsys):
     lanes.resize("process", 4)
     stuck = [work.never(), work.spin(), work.hold(str(tmp_path / "s"), str(tmp_path / "gate"))]
     await until(lambda: all(token.state is TokenState.EXECUTING for token in stuck))
-    waiting = [task_token_guard("blocked", lane="process", limit=1)(work.never.__wrapped__)() for _ in range(2)]
+    waiting = [
+        task_token_guard("blocked", lane="process", limit=1)(work.never.__wrapped__)()
+        for _ in range(2)
+    ]
     processes = lanes._lanes["process"].pids()
     await lanes.aclose(timeout=0.5)
     for token in [*stuck, *waiting]:
@@ -310,7 +320,8 @@ def test_a_main_module_that_starts_threads_is_loaded_in_the_workers(tmp_path):
     command = script(tmp_path, "print(pid().result() != os.getpid())")
     path = Path(command[1])
     path.write_text(
-        "import threading, time\nthreading.Thread(target=time.sleep, args=(1,), daemon=True).start()\n" + path.read_text()
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(1,), daemon=True).start()\n"
+        + path.read_text()
     )
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
@@ -326,7 +337,9 @@ from tokengate.lanes.processes import _zygote
 print(*lane.pids(), _zygote._popen.pid, flush=True)
 time.sleep(60)
 """
-    process = subprocess.Popen(script(tmp_path, body), stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    process = subprocess.Popen(
+        script(tmp_path, body), stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    )
     assert process.stdout is not None
     others = [int(each) for each in process.stdout.readline().split()]
     assert len(others) == 3
@@ -348,7 +361,9 @@ while token.state.name != "EXECUTING":
     time.sleep(0.001)
 print(*tokengate.get_coordinator()._lanes["process"].pids(), flush=True)
 """
-    done = subprocess.run(script(tmp_path, body), capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    done = subprocess.run(
+        script(tmp_path, body), capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
     assert done.returncode == 0
     assert "1 functions still run" in done.stderr
     assert not any(alive(int(each)) for each in done.stdout.split())
@@ -365,16 +380,29 @@ if child == 0:
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), pid().result() == mine)
 """
     done = subprocess.run(
-        script(tmp_path, body), capture_output=True, text=True, timeout=60, cwd=tmp_path,
+        script(tmp_path, body),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
         env={**os.environ, "PYTHONWARNINGS": "ignore"},
     )
     assert done.stdout == "0 True\n", done
 
 
-async def test_the_path_and_the_environment_of_the_moment_are_handed_over(new_coordinator, monkeypatch, tmp_path):
+async def test_the_path_and_the_environment_of_the_moment_are_handed_over(
+    new_coordinator, monkeypatch, tmp_path
+):
     monkeypatch.setenv("TOKENGATE_TEST_VALUE", "seen")
     monkeypatch.chdir(tmp_path)
     coordinator = new_coordinator(process_workers=1)
-    assert await coordinator.submit(task_token_guard("env", lane="process")(os.getenv), "TOKENGATE_TEST_VALUE") == "seen"
-    assert await coordinator.submit(task_token_guard("cwd", lane="process")(os.getcwd)) == str(tmp_path)
+    assert (
+        await coordinator.submit(
+            task_token_guard("env", lane="process")(os.getenv), "TOKENGATE_TEST_VALUE"
+        )
+        == "seen"
+    )
+    assert await coordinator.submit(task_token_guard("cwd", lane="process")(os.getcwd)) == str(
+        tmp_path
+    )
     await coordinator.aclose()

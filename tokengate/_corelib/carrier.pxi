@@ -242,7 +242,7 @@ cdef class Carrier:
     cdef readonly object thread_ident
     cdef readonly object handle   # of the thread; None before Python 3.13
 
-    def __cinit__(self, RemoteCore core, *args, **kwargs):
+    def __cinit__(self, RemoteCore core):
         core.check()
         self.pool = tg_pool_retain(core.pool)
         self.generation = core.generation
@@ -279,6 +279,11 @@ cdef class Carrier:
             found = found[len(found) - 1:]  # those before it have returned, and their replies are on the way
             found += self.again
         return found
+
+    @property
+    def place(self):
+        """Where its tokens run, for reports. Any thread."""
+        return "another interpreter"
 
     def _attach(self, memory):
         """A board for the next worker. On the carrier's thread, before the worker exists; nothing is held then."""

@@ -37,7 +37,7 @@ class Gone(Exception):
 
 
 class Pipe:
-    """Reads exact amounts with few system calls. receive: that of the board, None where it has none."""
+    """Reads exact amounts with few system calls. receive: the board's, None: it has none."""
 
     def __init__(self, sock: socket.socket, receive: Callable[..., bytes] | None) -> None:
         self.sock = sock
@@ -139,7 +139,8 @@ def find(module: str, name: str, wrapped: bool) -> Callable[..., Any]:
         found = getattr(found, part)
     if wrapped:
         found = found.__wrapped__
-    return getattr(found, "__func__", found)
+    fn: Callable[..., Any] = getattr(found, "__func__", found)
+    return fn
 
 
 class Call:
@@ -147,20 +148,22 @@ class Call:
 
     def __init__(self, definition: bytes) -> None:
         self.fn: Callable[..., Any] | None = None
+        self._how: Any
         self.operation: str
         self.tags: dict[str, Any]
         self.operation, self.tags, self._how = pickle.loads(definition)
 
     def load(self) -> Callable[..., Any]:
-        """Finds the function; again for each token until it is found. Raises whatever that raises."""
+        """Finds the function, for each token anew until it is found. Raises what that raises."""
         how = self._how
         try:
-            self.fn = find(*how) if type(how) is tuple else pickle.loads(how)
+            fn: Callable[..., Any] = find(*how) if type(how) is tuple else pickle.loads(how)
         except BaseException as error:
             what = ".".join(how[:2]) if type(how) is tuple else "the function"
             error.add_note(f"a worker could not load {what} of operation {self.operation!r}")
             raise
-        return self.fn
+        self.fn = fn
+        return fn
 
 
 class Server:
@@ -231,18 +234,18 @@ class Server:
         """One token, from its pickle to that of its result. What it does wrong ends only itself."""
         started = monotonic_ns()
         kind = RESULT
+        args: tuple[Any, ...] = ()
+        kwargs: dict[str, Any] | None = None
         data: bytes | None = None
         large: list[pickle.PickleBuffer] = []
         self.current = (call, token_id, deadline)
         finished = 0
         try:
             fn = call.fn or call.load()
-            if payload is None:
-                args, kwargs = (), None
-            else:
+            if payload is not None:
                 found = pickle.loads(payload, buffers=buffers)
                 if type(found) is tuple:
-                    args, kwargs = found, None
+                    args = found
                 else:
                     args, kwargs, values = found
                     for name, value in (values or {}).items():
@@ -279,7 +282,7 @@ class Server:
             sys.stdout.flush()
             os._exit(0)  # the pipe is the other process's
         self.current = None
-        args = kwargs = None
+        args, kwargs = (), None
         run = finished - started
         if large or not self.board.post(self.memory, number, started, run, kind, data):
             self.send(number, started, run, kind, data or b"", large)

@@ -1,4 +1,4 @@
-"""The process lane: tokens run in worker processes, and ending one early stops its function for real."""
+"""The process lane: worker processes, and what ends one early stops its function for real."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ FORKS = sys.platform.startswith(("linux", "freebsd"))  # elsewhere forking is un
 
 
 class ProcessLauncher:
-    """Starts worker processes: forked by a preloaded parent where the system allows, else afresh."""
+    """Starts worker processes: forked by a preloaded parent where that is safe, else afresh."""
 
     def launch(self) -> Running:
         """A process that is ready for its first token. Blocks; StartFailed if there can be none."""
@@ -93,8 +93,9 @@ def _preparation() -> dict[str, Any]:
 
 def _command(call: str) -> list[str]:
     # sys.path first, or the package may not be found
+    flags: list[str] = util._args_from_interpreter_flags()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     code = f"import sys; sys.path[:] = {sys.path!r}; {call}"
-    return [spawn.get_executable(), *util._args_from_interpreter_flags(), "-c", code]
+    return [spawn.get_executable(), *flags, "-c", code]
 
 
 class _Process:
@@ -263,7 +264,7 @@ class _Worker:
 
 
 def _kills_of_the_kernel() -> int | None:
-    """How many processes of our control group the kernel has killed for want of memory; None: not told."""
+    """Processes of our control group that the kernel killed for want of memory; None: not told."""
     try:
         with open("/proc/self/cgroup") as file:
             path = next(line[3:].strip() for line in file if line.startswith("0::"))
@@ -286,8 +287,8 @@ class _Zygote:
         """A worker process that inherits the two descriptors."""
         for again in (True, False):
             with self._lock:
-                if self._control is None:
-                    self._start(main_here=True) or self._start(main_here=False)
+                if self._control is None and not self._start(main_here=True):
+                    self._start(main_here=False)
                 assert self._control is not None
                 status, theirs = os.pipe()
                 try:
@@ -309,7 +310,9 @@ class _Zygote:
         changed = {name: value for name, value in now.items() if value != self._started_in[name]}
         message = FORK + (pickle.dumps(changed) if changed else b"")
         if len(message) > LONGEST_FORK:
-            raise StartFailed("sys.path, sys.argv and os.environ have grown too large to be handed over")
+            raise StartFailed(
+                "sys.path, sys.argv and os.environ have grown too large to be handed over"
+            )
         socket.send_fds(self._control, [message], fds)
 
     def _start(self, main_here: bool) -> bool:
@@ -319,7 +322,9 @@ class _Zygote:
             self._started_in = surroundings()
             data = pickle.dumps((_preparation(), main_here))
             if len(data) > LONGEST_PREPARATION:
-                raise StartFailed(f"sys.path and sys.argv take {len(data)} bytes, which is too much")
+                raise StartFailed(
+                    f"sys.path and sys.argv take {len(data)} bytes, which is too much"
+                )
             call = f"from tokengate.lanes.zygote import main; main({theirs.fileno()})"
             self._popen = subprocess.Popen(
                 _command(call), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL

@@ -6,6 +6,7 @@ next worker. What a worker is - a process, an interpreter - is the business of i
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -14,13 +15,11 @@ import threading
 import weakref
 from collections.abc import Mapping
 from itertools import count
-from time import monotonic
 from typing import Any, Protocol
 
 from tokengate import _core
 from tokengate.errors import OperationQuarantined, TokenGateError, TokenKilled, WorkerDied
 from tokengate.lanes import travel
-from tokengate.lanes.base import LaneThread
 from tokengate.lanes.child import ERROR, LARGE, RING, Gone
 from tokengate.lanes.threads import ThreadLane
 from tokengate.lanes.wire import define, encode, pack_call, read_reply, unbound
@@ -68,7 +67,7 @@ class Launcher(Protocol):
 
 
 class RemoteLane(_core.RemoteCore):
-    """A lane of one coordinator, with a pool of its own: queues, limits, keys, deadlines, figures."""
+    """A lane of one coordinator, with a pool, queues, limits, keys and figures of its own."""
 
     def __init__(self, home: _core.Core, name: str, prefix: str, workers: int, launcher: Launcher):
         self.name = name
@@ -97,7 +96,7 @@ class RemoteLane(_core.RemoteCore):
     def _refer(
         self, fn: Any, args: tuple[Any, ...], operation: str, tags: Mapping[str, Any]
     ) -> tuple[_core.Ref, tuple[Any, ...]]:
-        """What workers must know of the calls of a function, made once; and the arguments to send."""
+        """What workers must know of the calls of a function, and the arguments to send."""
         plain, args = unbound(fn, args)
         ref = self._known_ref(plain, operation, tags)
         if ref is None:
@@ -116,8 +115,8 @@ class RemoteLane(_core.RemoteCore):
     def quarantine(self, name: str, how: str) -> None:
         """Refuse an operation whose runs kill their workers, until it is resumed."""
         error = OperationQuarantined(
-            f"operation {name!r} is quarantined: its runs killed {_core.DEADLY_RUNS} workers of the "
-            f"{self.name} lane in a row (the last one {how}). Find out why, then "
+            f"operation {name!r} is quarantined: its runs killed {_core.DEADLY_RUNS} workers of "
+            f"the {self.name} lane in a row (the last one {how}). Find out why, then "
             f"coordinator.resume({name!r})"
         )
         log.error("%s", error)
@@ -147,7 +146,10 @@ class RemoteTraceback(Exception):
 
 
 class RemoteWorker(_core.Carrier):
-    """One carrier: a thread here, a worker elsewhere. Its methods are its own thread's but for `_kill` and `_send_one`."""
+    """One carrier: a thread here, a worker elsewhere.
+
+    Its methods are its own thread's but for `_kill`, `_send_one` and the properties.
+    """
 
     def __init__(self, lane: RemoteLane) -> None:
         self._lane = weakref.ref(lane)  # a lane nobody holds can go
@@ -349,6 +351,7 @@ class RemoteWorker(_core.Carrier):
         """The exception of a failed run, from what its worker sent."""
         if isinstance(value, BaseException):
             return value
+        error: BaseException | None
         error, text = value[0], value[1]
         if error is None:
             error = TokenGateError(
@@ -361,7 +364,7 @@ class RemoteWorker(_core.Carrier):
     def _unreadable(self, error: BaseException, kind: int) -> BaseException:
         what = "an exception" if kind == ERROR else "a result"
         failure = TokenGateError(
-            f"{what} that came from a worker cannot be unpickled here: {type(error).__name__}: {error}"
+            f"{what} that came from a worker cannot be unpickled here: {error!r}"
         )
         failure.__cause__ = error
         return failure
@@ -382,10 +385,8 @@ class _Bell:
             os.set_blocking(self.target, False)
 
     def clear(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.read(self.source, 8 if self.source == self.target else 4096)
-        except BlockingIOError:
-            pass
 
     def wait(self, timeout: float) -> None:
         poller = select.poll()

@@ -16,8 +16,10 @@ def travels(variable: ContextVar[T]) -> ContextVar[T]:
     """Declare that a context variable holds plain data, and let its value travel with calls.
 
     Tokens of the thread lane see the caller's whole context. To a worker outside this interpreter
-    only the variables declared so go along, by value, each under its name; the value must be picklable.
-    Call it where the variable is made, at the top of a module that the worker imports, too.
+    only the variables declared so go along, by value, each under its name. Call it where the
+    variable is made, at the top of a module that the worker imports, too. A value that cannot be
+    pickled raises TypeError at the call.
+
     Returns the variable. ValueError where another one of that name travels already.
     """
     if not isinstance(variable, ContextVar):

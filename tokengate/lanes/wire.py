@@ -1,4 +1,4 @@
-"""What the parent says to a remote worker and hears from it; `tokengate.lanes.child` is the other end.
+"""What the parent says to a remote worker and hears from it; the other end is `lanes.child`.
 
 Calls are pickled where they are made, so that what cannot travel is told there.
 """
@@ -22,13 +22,13 @@ Payload = bytes | tuple[bytes, list[memoryview]] | None
 Reply = tuple[int, int, int, int, bytes, list[Any] | None]
 
 try:  # optional: functions that have no name of their own can travel, too
-    import cloudpickle
+    import cloudpickle  # pyright: ignore[reportMissingTypeStubs]
 except ImportError:
     cloudpickle = None
 
 
 def encode(frame: tuple[Any, ...]) -> list[Any]:
-    """The bytes of a frame that `Carrier._gather` made, as pieces to be sent one after the other."""
+    """The bytes of a frame that `Carrier._gather` made: pieces to be sent one after another."""
     first, news, refs, payloads, ids, deadlines, size = frame
     views: list[memoryview] = []
     if size >= OUT_OF_BAND:
@@ -47,8 +47,9 @@ def encode(frame: tuple[Any, ...]) -> list[Any]:
 
 
 def read_reply(sock: socket.socket, start: bytes) -> tuple[Reply, bytes]:
-    """A reply that did not fit the board; `start`: what of it has been read. Also returns what was
-    read beyond it. Blocks until all of it is there; `child.Gone` where it ends before.
+    """A reply that did not fit the board, and what was read beyond it.
+
+    start: what of it has been read. Blocks until all is there; `child.Gone` where it ends before.
     """
     pipe = Pipe(sock, getattr(_board, "receive", None))
     pipe.rest = start
@@ -107,8 +108,8 @@ def _by_value(fn: Any) -> bytes:
             why = error
     hint = "" if cloudpickle is not None else "; or install cloudpickle, which carries it as it is"
     raise TypeError(
-        f"{operation_name(fn)} cannot be found by a worker outside this interpreter ({why}): define "
-        f"it at the top of a module{hint}"
+        f"{operation_name(fn)} cannot be found by a worker outside this interpreter ({why}): "
+        f"define it at the top of a module{hint}"
     ) from why
 
 
@@ -125,7 +126,7 @@ def pack_call(
     kwargs: dict[str, Any] | None,
     values: dict[str, Any] | None,
 ) -> tuple[Payload, int]:
-    """The arguments as they travel, and their size in bytes. TypeError that names the argument that cannot."""
+    """The arguments as they travel, and their bytes. TypeError, naming it, for one that cannot."""
     views: list[memoryview] = []
 
     def keep(buffer: pickle.PickleBuffer) -> bool:
@@ -178,4 +179,3 @@ def _blame(
                 f"and so cannot leave this interpreter: {own}"
             )
     return f"{name}: its arguments cannot be pickled together: {error}"
-

@@ -28,7 +28,7 @@ _server: child.Server | None = None
 
 
 class CurrentToken:
-    """What `current_token()` gives inside a worker process; the token itself lives in the parent."""
+    """What `current_token()` gives in a worker process; the token itself lives in the parent."""
 
     __slots__ = ("_deadline", "id", "operation_type", "tags")
 
@@ -102,7 +102,7 @@ def main(
 
 
 def _ignore(*_: object) -> None:
-    """Ctrl-C is for the program; unlike SIG_IGN this is not passed on to programs that functions start."""
+    """Ctrl-C is for the program. Unlike SIG_IGN this is not inherited by what functions start."""
 
 
 def _quiet_stdin() -> None:
@@ -121,12 +121,12 @@ def _end() -> None:
     for thread in threading.enumerate():
         if thread is not threading.current_thread() and not thread.daemon:
             thread.join(max(0.0, deadline - monotonic()))
-    util._exit_function()
+    util._exit_function()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
     atexit._run_exitfuncs()
 
 
 def spawned(pipe_fd: int, board_fd: int) -> None:
-    """The body of a process that was started afresh; its preparation data is the first on the pipe."""
+    """The body of a process that was started afresh; the pipe begins with preparation data."""
     sock = socket.socket(fileno=pipe_fd)
     pipe = child.Pipe(sock, None)
     import pickle

@@ -62,7 +62,12 @@ def surroundings() -> dict[str, Any]:
         folder = os.getcwd()
     except OSError:
         folder = ""  # it has been removed
-    return {"path": list(sys.path), "argv": list(sys.argv), "folder": folder, "env": dict(os.environ)}
+    return {
+        "path": list(sys.path),
+        "argv": list(sys.argv),
+        "folder": folder,
+        "env": dict(os.environ),
+    }
 
 
 def adopt(changed: dict[str, Any]) -> None:
@@ -82,9 +87,11 @@ def adopt(changed: dict[str, Any]) -> None:
 
 
 def prepare(data: dict[str, Any]) -> str:
-    """What multiprocessing does in a new process: paths, arguments, folder, main module. What went wrong."""
+    """What multiprocessing does in a new process: paths, main module. Returns what went wrong."""
     current: Any = process.current_process()
-    current._inheriting = True  # a main module without its guard is told so, instead of starting over
+    current._inheriting = (
+        True  # a main module without its guard is told so, instead of starting over
+    )
     try:
         spawn.prepare(data)
     except BaseException:
