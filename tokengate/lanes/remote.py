@@ -151,11 +151,11 @@ class RemoteWorker(_core.Carrier):
     Its methods are its own thread's but for `_kill`, `_send_one` and the properties.
     """
 
-    def __init__(self, lane: RemoteLane) -> None:
-        self._lane = weakref.ref(lane)  # a lane nobody holds can go
-        self._label = lane.name
-        self._launcher = lane.launcher
-        self._threads = lane.threads
+    def __init__(self, core: RemoteLane) -> None:
+        self._lane = weakref.ref(core)  # a lane nobody holds can go
+        self._label = core.name
+        self._launcher = core.launcher
+        self._threads = core.threads
         self._running: Running | None = None
         self._died = ""  # how the last one ended
         self._backlog: list[Any] = []  # gathered by a submitter, left to this thread to send

@@ -5,6 +5,8 @@ Calls are pickled where they are made, so that what cannot travel is told there.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import pickle
 import socket
 import sys
@@ -21,10 +23,10 @@ __all__ = ["Reply", "define", "encode", "pack_call", "read_reply", "unbound"]
 Payload = bytes | tuple[bytes, list[memoryview]] | None
 Reply = tuple[int, int, int, int, bytes, list[Any] | None]
 
-try:  # optional: functions that have no name of their own can travel, too
-    import cloudpickle  # pyright: ignore[reportMissingTypeStubs]
-except ImportError:
-    cloudpickle = None
+# Optional: functions that have no name of their own can travel, too.
+cloudpickle: Any = None
+with contextlib.suppress(ImportError):
+    cloudpickle = importlib.import_module("cloudpickle")
 
 
 def encode(frame: tuple[Any, ...]) -> list[Any]:
