@@ -60,7 +60,7 @@ types: $(STAMPS)/package $(STAMPS)/with-$(TEST_EXTRA) ## types and stubs alone
 	$(BIN)/mypy
 	PATH="$(abspath $(BIN)):$$PATH" pyright
 	PATH="$(abspath $(BIN)):$$PATH" pyright --verifytypes tokengate --ignoreexternal
-	$(BIN)/python -P -m mypy.stubtest tokengate._core
+	$(BIN)/python -P -m mypy.stubtest tokengate._core tokengate._board
 
 suite: $(STAMPS)/package $(STAMPS)/with-$(TEST_EXTRA) ## the tests alone
 	$(BIN)/pytest $(PYTEST_ARGS)

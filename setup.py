@@ -1,4 +1,4 @@
-"""Builds the compiled core, ``tokengate._core``; all metadata is in pyproject.toml.
+"""Builds ``tokengate._core`` and ``tokengate._board``; all metadata is in pyproject.toml.
 
 Environment variables read here:
 
@@ -53,6 +53,11 @@ class BuildCore(build_ext):
         compile_args, link_args = self._flags()
         _write_if_changed(FLAGS, " ".join([*compile_args, *link_args]))
         for extension in self.extensions:
+            extension.extra_compile_args += compile_args
+            extension.extra_link_args += link_args
+            extension.depends.append(str(FLAGS))
+            if extension.sources[0].endswith(".c"):
+                continue
             translated = cythonize(
                 [extension],
                 build_dir=str(FLAGS.parent),  # the generated C stays out of the source tree
@@ -60,9 +65,6 @@ class BuildCore(build_ext):
                 force=self.force,
             )
             extension.sources = translated[0].sources
-            extension.depends.append(str(FLAGS))
-            extension.extra_compile_args += compile_args
-            extension.extra_link_args += link_args
         super().build_extensions()
 
     def _flags(self) -> tuple[list[str], list[str]]:
@@ -96,7 +98,14 @@ setup(
                 *map(str, Path("tokengate/_corelib").glob("*.pxi")),
                 *map(str, Path("tokengate/_native").glob("*.h")),
             ],
-        )
+        ),
+        # What a worker of another lane shares with its parent; loads where the core cannot.
+        Extension(
+            "tokengate._board",
+            ["tokengate/_board.c"],
+            include_dirs=["tokengate/_native"],
+            depends=["tokengate/_native/tg_board.h", "tokengate/_native/tg_base.h"],
+        ),
     ],
     cmdclass={"build_ext": BuildCore},
 )

@@ -16,17 +16,20 @@ from tokengate.errors import (
     FunctionExited,
     GateFull,
     LaneUnavailable,
+    OperationQuarantined,
     TokenCancelled,
     TokenDeadlock,
     TokenExpired,
     TokenGateError,
     TokenKilled,
+    WorkerDied,
 )
 from tokengate.executor import Executor
 from tokengate.gathering import as_completed, gather
 from tokengate.group import TokenGroup
 from tokengate.guard import GuardedFunction, task_token_guard
 from tokengate.install import Installation, install
+from tokengate.lanes.travel import travels
 from tokengate.machine import Topology, topology
 from tokengate.stats import Stats
 from tokengate.token import Token, TokenState
@@ -40,6 +43,7 @@ __all__ = [
     "GuardedFunction",
     "Installation",
     "LaneUnavailable",
+    "OperationQuarantined",
     "Stats",
     "Token",
     "TokenCancelled",
@@ -50,6 +54,7 @@ __all__ = [
     "TokenKilled",
     "TokenState",
     "Topology",
+    "WorkerDied",
     "__version__",
     "as_completed",
     "checkpoint",
@@ -61,6 +66,7 @@ __all__ = [
     "install",
     "task_token_guard",
     "topology",
+    "travels",
     "use",
 ]
 

@@ -11,6 +11,8 @@ cimport cython
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_DECREF
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t, uint8_t
+from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 
 include "_corelib/native.pxi"
@@ -29,6 +31,10 @@ cdef class Worker
 cdef class Timekeeper
 cdef class Keeper
 cdef class InlineBlock
+cdef class Ref
+cdef class Packed
+cdef class RemoteCore
+cdef class Carrier
 cdef class GuardBase
 cdef class Collector
 cdef class Roster
@@ -47,6 +53,7 @@ include "_corelib/worker.pxi"
 include "_corelib/deadlock.pxi"
 include "_corelib/inline.pxi"
 include "_corelib/keeper.pxi"
+include "_corelib/carrier.pxi"
 include "_corelib/guard.pxi"
 include "_corelib/bulk.pxi"
 include "_corelib/roster.pxi"

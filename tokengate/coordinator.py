@@ -27,14 +27,17 @@ from typing import (
 
 from tokengate import _core, machine
 from tokengate.errors import CoordinatorStopped, LaneUnavailable, TokenKilled
+from tokengate.lanes.base import LaneThread
+from tokengate.lanes.catalogue import LANES, inside_worker, open_lane
 from tokengate.lanes.threads import LEAVING, ThreadLane, join_leaving
 from tokengate.naming import NO_TAGS, operation_name, reject_asynchronous
 from tokengate.policy import Policies, checked_policy
 from tokengate.reports import describe, dump_tokens, executing_tokens
-from tokengate.stats import Durations, LaneStats, LoopLag, OperationStats, Stats, Totals
+from tokengate.stats import Durations, LaneStats, LoopLag, OperationStats, Stats, Totals, merged
 
 if TYPE_CHECKING:
     from tokengate.guard import GuardedFunction
+    from tokengate.lanes.remote import RemoteLane
     from tokengate.token import Token
 
 __all__ = ["Coordinator", "Pin"]
@@ -53,8 +56,9 @@ class Coordinator(_core.Core):
 
     thread_workers: how many tokens may execute at once, 1 to 4096; None: up to 64 threads (or
     ``TOKENGATE_THREAD_WORKERS``), of which an operation without a limit leaves some to the others.
-    loop_lag_target: seconds; how many of them are active at a time is steered so that event loops
-    wait no longer than about this for the interpreter, and that no more burn CPU than there are
+    process_workers: the most worker processes of the process lane; None: the CPUs this process may
+    use. loop_lag_target: seconds; how many threads are active at a time is steered so that event
+    loops wait no longer than about this for the interpreter, and no more burn CPU than there are
     CPUs; None: always as many as there are. pin: ``"core"`` binds each worker to one core
     (LaneUnavailable where the system cannot); ``"none"`` does not; ``"auto"`` does not either,
     since no gain was measured. stop_timeout: the seconds `stop` gives what still runs. name: start
@@ -68,24 +72,29 @@ class Coordinator(_core.Core):
         self,
         *,
         thread_workers: int | None = None,
+        process_workers: int | None = None,
         pin: Pin = "auto",
         loop_lag_target: float | None = 0.010,
         stop_timeout: float = 10.0,
         name: str = "tokengate",
     ) -> None:
-        maximum = self._settle(thread_workers, pin, loop_lag_target, stop_timeout, name)
+        maximum = self._settle(
+            thread_workers, process_workers, pin, loop_lag_target, stop_timeout, name
+        )
         self._open_pool(maximum)
         _coordinators.add(self)
 
     def _settle(
         self,
         thread_workers: int | None,
+        process_workers: int | None,
         pin: Pin,
         loop_lag_target: float | None,
         stop_timeout: float,
         name: str,
     ) -> int:
-        maximum = _worker_count(thread_workers)
+        maximum = _thread_count(thread_workers)
+        processes = _count_or_none("process_workers", process_workers)
         target = _lag_target(loop_lag_target)
         pinned = machine.is_pinned(pin, "thread")
         seconds = _seconds("stop_timeout", stop_timeout)
@@ -97,6 +106,10 @@ class Coordinator(_core.Core):
         # nothing is changed before all of it has been found good
         self.stop_timeout: float = seconds
         self.name = name
+        self._further: dict[str, int | None] = {"process": processes}  # lane -> workers asked for
+        self._paused: set[str | None] = set()  # names, and None for all
+        self._opening = threading.Lock()
+        self._lanes.clear()
         self._lane = ThreadLane(name, pinned)
         lane = self._lane
         self._attach_lane(lane.workers, lane.started, lane.exited, _stop_all)
@@ -107,6 +120,7 @@ class Coordinator(_core.Core):
         self,
         *,
         thread_workers: int | None = None,
+        process_workers: int | None = None,
         pin: Pin = "auto",
         loop_lag_target: float | None = 0.010,
         stop_timeout: float = 10.0,
@@ -118,7 +132,9 @@ class Coordinator(_core.Core):
                 "the default coordinator is in use: call configure_default() before the first "
                 "guarded call, or get_coordinator().stop() it first"
             )
-        maximum = self._settle(thread_workers, pin, loop_lag_target, stop_timeout, name)
+        maximum = self._settle(
+            thread_workers, process_workers, pin, loop_lag_target, stop_timeout, name
+        )
         self._restart_pool(maximum)
 
     def __repr__(self) -> str:
@@ -127,6 +143,8 @@ class Coordinator(_core.Core):
     # -- the core's hooks ----------------------------------------------------------------------
 
     def _forked(self) -> None:
+        self._opening = threading.Lock()
+        self._paused.clear()
         self._lane.forget()
 
     def _count_cpus(self) -> int:
@@ -144,11 +162,43 @@ class Coordinator(_core.Core):
         except ValueError as error:  # TOKENGATE_CPUS names what has been taken away
             _log.warning("%r goes on with as many CPUs as before: %s", self, error)
 
+    def _open_lane(self, name: str) -> _core.Core:
+        if inside_worker():
+            return self  # a worker's workers would be too many
+        with self._opening:
+            if (known := self._lanes.get(name)) is not None:
+                return known
+            workers = self._further.get(name) or machine.cpu_count()
+            lane = open_lane(self, name, self.name, workers)
+            for each in self._operation_names():
+                lane._introduce(each, self._tags_of(each), self._policy(each))
+            for paused in self._paused:
+                lane._pause(paused, True)
+            if self.stopped:
+                lane._close_pool()
+            self._lanes[name] = lane
+            return lane
+
+    def _remote(self) -> list[RemoteLane]:
+        """The further lanes that have been used."""
+        return cast("list[RemoteLane]", list(self._lanes.values()))
+
+    def _cores(self) -> list[_core.Core]:
+        return [self, *self._remote()]
+
+    def _workers(self) -> list[LaneThread]:
+        """Of all lanes."""
+        workers = list(self._lane.workers)
+        for lane in self._remote():
+            workers += lane.threads.workers
+        return workers
+
     # -- life ----------------------------------------------------------------------------------
 
     def start(self) -> Self:
         """Accept tokens (again, after `stop`). Calling it first is not needed. Does not block."""
-        self._reopen_pool()
+        for core in self._cores():
+            core._reopen_pool()
         return self
 
     def stop(self, timeout: float | None = None, cancel_waiting: bool = False) -> None:
@@ -170,15 +220,18 @@ class Coordinator(_core.Core):
         self._refuse_own_worker("stop")
         deadline = monotonic() + seconds
         self._begin_stop(cancel_waiting)
-        quiet = threading.Event()
-        watch = self._watch(None, quiet.set)
-        try:
-            quiet.wait(seconds)
-        finally:
-            self._unwatch(watch)
+        for core in self._cores():
+            quiet = threading.Event()
+            watch = core._watch(None, quiet.set)
+            try:
+                quiet.wait(max(0.0, deadline - monotonic()))
+            finally:
+                core._unwatch(watch)
         waiting = self._close()
-        ended = self._lane.join(max(0.0, deadline - monotonic()))
-        self._report(waiting, seconds, ended)
+        ended = [lane.join(max(0.0, deadline - monotonic())) for lane in self._threads()]
+        if self._report(waiting, seconds, all(ended)):
+            for remote in self._remote():
+                remote.threads.join(LEAVING)  # what ran there has been stopped
 
     async def aclose(self, timeout: float | None = None, cancel_waiting: bool = False) -> None:
         """`stop` for use on an event loop: the same, but awaits where `stop` blocks."""
@@ -187,35 +240,43 @@ class Coordinator(_core.Core):
         self._refuse_own_worker("aclose")
         deadline = monotonic() + seconds
         self._begin_stop(cancel_waiting)
-        await self._quiet(None, seconds)
+        for core in self._cores():
+            await self._quiet(core, None, max(0.0, deadline - monotonic()))
         waiting = self._close()
-        empty = _Signal()
-        self._lane.on_empty(empty.set)
-        try:
-            ended = await empty.wait(max(0.0, deadline - monotonic()))
-        finally:
-            self._lane.off_empty(empty.set)
-        self._report(waiting, seconds, ended)
+        ended = [await _empty(lane, max(0.0, deadline - monotonic())) for lane in self._threads()]
+        if self._report(waiting, seconds, all(ended)):
+            for remote in self._remote():
+                await _empty(remote.threads, LEAVING)  # what ran there has been stopped
+
+    def _threads(self) -> list[ThreadLane]:
+        return [self._lane, *(lane.threads for lane in self._remote())]
 
     def _begin_stop(self, cancel_waiting: bool) -> None:
-        self._refuse_new()
+        with self._opening:
+            cores = self._cores()
+            for core in cores:
+                core._refuse_new()
         if cancel_waiting:
-            self._kill_waiting(CoordinatorStopped, f"{self!r}: stopped with cancel_waiting")
+            for core in cores:
+                core._kill_waiting(CoordinatorStopped, f"{self!r}: stopped with cancel_waiting")
 
     def _close(self) -> int:
         """Ends what still waits; returns how many that were. Workers leave when they are free."""
-        waiting = self._kill_waiting(
-            CoordinatorStopped, f"{self!r}: stopped before the token could run"
-        )
-        self._close_pool()
+        waiting = 0
+        for core in self._cores():
+            waiting += core._kill_waiting(
+                CoordinatorStopped, f"{self!r}: stopped before the token could run"
+            )
+            core._close_pool()
         return waiting
 
-    def _report(self, waiting: int, seconds: float, ended: bool) -> None:
+    def _report(self, waiting: int, seconds: float, ended: bool) -> bool:
+        """Kills and reports what is left; ended: nothing executes. True: there was something."""
         lines: list[str] = []
         if waiting:
             lines.append(f"{waiting} waiting tokens were killed")
         if not ended:
-            stuck = executing_tokens(self._lane.workers)
+            stuck = executing_tokens(self._workers())
             told = describe(stuck)  # as they are, not as killed
             for token, _ in stuck:
                 token._kill_with(
@@ -228,6 +289,7 @@ class Coordinator(_core.Core):
             head = f"tokengate: {self.name}: after {seconds:g} s of stopping, "
             # not logged: at interpreter exit nobody may be listening any more
             print(head + "\n".join(lines), file=sys.stderr, flush=True)  # noqa: T201
+        return bool(lines)
 
     def _refuse_own_worker(self, what: str) -> None:
         worker = _core.current_worker()
@@ -283,15 +345,18 @@ class Coordinator(_core.Core):
         Does not stop others from being submitted meanwhile; what is paused is waited for, too.
         ValueError, with similar names, for an operation nobody has defined or run.
         """
-        await self._quiet(None if op is None else self._known(op), None)
+        name = None if op is None else self._known(op)
+        for core in self._cores():
+            if name is None or name in core._operation_names():
+                await self._quiet(core, name, None)
 
-    async def _quiet(self, name: str | None, timeout: float | None) -> bool:
+    async def _quiet(self, core: _core.Core, name: str | None, timeout: float | None) -> bool:
         signal = _Signal()
-        watch = self._watch(name, signal.set)
+        watch = core._watch(name, signal.set)
         try:
             return await signal.wait(timeout)
         finally:
-            self._unwatch(watch)
+            core._unwatch(watch)
 
     def _known(self, op: str | GuardedFunction[..., Any]) -> str:
         if not isinstance(op, (str, _core.GuardBase)):
@@ -300,6 +365,12 @@ class Coordinator(_core.Core):
 
         name = op if isinstance(op, str) else op.operation
         names = self._operation_names()
+        if name not in names:
+            for lane in self._remote():
+                if name in lane._operation_names():  # it has run elsewhere only
+                    self._introduce(name, lane._tags_of(name), lane._policy(name))
+                    names = self._operation_names()
+                    break
         if name not in names and (guard := defined(op)) is not None:
             self._introduce(name, *guard._declared())  # decorated, but it has not run yet
             names = self._operation_names()
@@ -316,6 +387,13 @@ class Coordinator(_core.Core):
             raise ValueError(f"no operation {name!r} is known to {self!r}; {hint}")
         return name
 
+    def _in_all(self, name: str | None) -> list[_core.Core]:
+        """The cores of all lanes, each with the operation (None: whatever it has)."""
+        for lane in self._remote():
+            if name is not None and name not in lane._operation_names():
+                lane._introduce(name, self._tags_of(name), self._policy(name))
+        return self._cores()
+
     # -- the gate ------------------------------------------------------------------------------
 
     def pause(self, op: str | GuardedFunction[..., Any] | None = None) -> None:
@@ -324,11 +402,24 @@ class Coordinator(_core.Core):
         Calls go on being accepted, and wait. ValueError, with similar names, for an operation this
         coordinator does not know.
         """
-        self._pause(self._named(op), True)
+        name = self._named(op)
+        with self._opening:
+            self._paused.add(name)
+            for core in self._in_all(name):
+                core._pause(name, True)
 
     def resume(self, op: str | GuardedFunction[..., Any] | None = None) -> None:
-        """Undo `pause`; an operation paused by name stays so until it is resumed by name."""
-        self._pause(self._named(op), False)
+        """Undo `pause`, and lift quarantines.
+
+        An operation paused by name stays so until it is resumed by name.
+        """
+        name = self._named(op)
+        with self._opening:
+            self._paused.discard(name)
+            for lane in self._remote():
+                lane.lift_quarantine(name if name in lane._operation_names() else None)
+            for core in self._in_all(name):
+                core._pause(name, False)
 
     def discard(self, op: str | GuardedFunction[..., Any] | None = None) -> int:
         """End every token of the operation (None: of all) that has not started; returns how many.
@@ -336,7 +427,10 @@ class Coordinator(_core.Core):
         They end KILLED with `TokenKilled`. The opposite, waiting until all have run, is `drain`.
         """
         name = self._named(op)
-        return self._kill_waiting(TokenKilled, "discarded before it could run", name)
+        return sum(
+            core._kill_waiting(TokenKilled, "discarded before it could run", name)
+            for core in self._in_all(name)
+        )
 
     def kill(self, token_id: int, reason: str = "killed") -> bool:
         """End the token of that number with `TokenKilled(reason)`, wherever it is.
@@ -347,13 +441,14 @@ class Coordinator(_core.Core):
         if not isinstance(token_id, int) or isinstance(token_id, bool):
             raise TypeError(f"token_id={token_id!r}: expected the number of a token, `token.id`")
         _check_reason(reason)
-        token = self._find(token_id) if 0 < token_id < 2**63 else None
-        if token is not None and token.kill(reason):
-            return True
+        for core in self._cores() if 0 < token_id < 2**63 else ():
+            token = core._find(token_id)
+            if token is not None and token.kill(reason):
+                return True
         # if it has started meanwhile it is among these
         return any(
             token.id == token_id and token.kill(reason)
-            for token, _ in executing_tokens(self._lane.workers)
+            for token, _ in executing_tokens(self._workers())
         )
 
     def kill_operation(self, op: str | GuardedFunction[..., Any], reason: str = "killed") -> int:
@@ -364,8 +459,8 @@ class Coordinator(_core.Core):
         """
         _check_reason(reason)
         name = self._known(op)
-        ended = self._kill_waiting(TokenKilled, reason, name)
-        for token, _ in executing_tokens(self._lane.workers):
+        ended = sum(core._kill_waiting(TokenKilled, reason, name) for core in self._in_all(name))
+        for token, _ in executing_tokens(self._workers()):
             if self._is_of(token, name):
                 ended += token.kill(reason)
         return ended
@@ -384,7 +479,9 @@ class Coordinator(_core.Core):
                 f"operation {getattr(op, 'operation', op)!r} is beyond the first thousand, which "
                 "share one queue and one policy: use fewer names"
             )
-        self._set_policy(name, checked_policy(self._policy(name), **policy))
+        with self._opening:
+            for core in self._in_all(name):
+                core._set_policy(name, checked_policy(core._policy(name), **policy))
 
     def _named(self, op: str | GuardedFunction[..., Any] | None) -> str | None:
         return None if op is None else self._known(op)
@@ -399,17 +496,24 @@ class Coordinator(_core.Core):
         For each such token: its age, its operation, the task that called it, and the Python stack
         of its worker. Any thread; does not stop the workers.
         """
-        dump_tokens(self, self._lane.workers, sys.stderr if file is None else file)
+        dump_tokens(self, self._workers(), sys.stderr if file is None else file)
 
     def resize(self, lane: str, n: int) -> None:
         """Let at most `n` workers of a lane execute at once; surplus ones end when they are free.
 
         Where a `loop_lag_target` steers how many are active, `n` is the most it may choose. lane:
-        ``"thread"``. ValueError for any other lane or an impossible number.
+        ``"thread"`` or ``"process"``. ValueError for any other lane or an impossible number.
         """
-        if lane != "thread":
-            raise ValueError(f"lane={lane!r}: this coordinator has one lane, 'thread'")
-        self._resize_pool(_worker_count(n))
+        if lane not in LANES:
+            raise ValueError(
+                f"lane={lane!r}: expected {' or '.join(map(repr, LANES))}, the lanes there are"
+            )
+        if lane == "thread":
+            self._resize_pool(_thread_count(n))
+            return
+        self._further[lane] = workers = _worker_count("n", n)
+        if lane in self._lanes:
+            self._lanes[lane]._resize_pool(workers)
 
     # -- looking -------------------------------------------------------------------------------
 
@@ -418,24 +522,27 @@ class Coordinator(_core.Core):
 
         Any thread; does not block; some tens of microseconds for each operation.
         """
-        operations = {}
-        for name in self._operation_names():
-            figures = self._look_operation(name)
-            figures["wait"] = Durations(**figures["wait"])
-            figures["run"] = Durations(**figures["run"])
-            operations[name] = OperationStats(**figures)
+        operations: dict[str, OperationStats] = {}
+        lanes = {}
+        for core, lane_name in [(self, "thread"), *((lane, lane.name) for lane in self._remote())]:
+            mine = {}
+            for name in core._operation_names():
+                figures = core._look_operation(name)
+                figures["wait"] = Durations(**figures["wait"])
+                figures["run"] = Durations(**figures["run"])
+                mine[name] = OperationStats(**figures)
+            lanes[lane_name] = _lane_stats(core, mine)
+            for name, own in mine.items():
+                operations[name] = merged(operations[name], own) if name in operations else own
         links = _core.links()
         lags = [LoopLag(*link.lag_view()) for link in links]
         totals = {
             each.name: sum(getattr(figures, each.name) for figures in operations.values())
             for each in fields(Totals)
         }
-        workers, idle, maximum, limit, _, _, wakes, cpu, cuts, reason = self._look()
-        depth = totals["waiting"] + totals["admitted"]
-        lane = LaneStats(workers, workers - idle, maximum, limit, depth, cpu, wakes, cuts, reason)
         return Stats(
             operations=operations,
-            lanes={"thread": lane},
+            lanes=lanes,
             loop_lag=max(lags, key=lambda lag: lag.p99, default=LoopLag()),
             loop_busy=max((link.busy() for link in links), default=0.0),
             totals=Totals(**totals),
@@ -478,15 +585,39 @@ def _submit(
     return _core.submit(runtime, coordinator, operation_name(fn), NO_TAGS, fn, args, kwargs)
 
 
-def _worker_count(thread_workers: int | None) -> int:
+def _lane_stats(core: _core.Core, operations: dict[str, OperationStats]) -> LaneStats:
+    workers, idle, maximum, limit, _, _, wakes, cpu, cuts, reason = core._look()
+    depth = sum(each.waiting + each.admitted for each in operations.values())
+    return LaneStats(workers, workers - idle, maximum, limit, depth, cpu, wakes, cuts, reason)
+
+
+async def _empty(lane: ThreadLane, timeout: float) -> bool:
+    """Wait up to `timeout` seconds until no thread of a lane is left; False if some are."""
+    empty = _Signal()
+    lane.on_empty(empty.set)
+    try:
+        return await empty.wait(timeout)
+    finally:
+        lane.off_empty(empty.set)
+
+
+def _thread_count(thread_workers: int | None) -> int:
     """Threads that may exist."""
     if thread_workers is None:
         return machine.default_thread_workers()
-    if not isinstance(thread_workers, int) or isinstance(thread_workers, bool):
-        raise TypeError(f"thread_workers={thread_workers!r}: expected a whole number or None")
-    if not 1 <= thread_workers <= 4096:
-        raise ValueError(f"thread_workers={thread_workers!r}: expected 1 to 4096, or None")
-    return thread_workers
+    return _worker_count("thread_workers", thread_workers)
+
+
+def _count_or_none(name: str, workers: int | None) -> int | None:
+    return None if workers is None else _worker_count(name, workers)
+
+
+def _worker_count(name: str, workers: int) -> int:
+    if not isinstance(workers, int) or isinstance(workers, bool):
+        raise TypeError(f"{name}={workers!r}: expected a whole number or None")
+    if not 1 <= workers <= 4096:
+        raise ValueError(f"{name}={workers!r}: expected 1 to 4096, or None")
+    return workers
 
 
 def _lag_target(value: float | None) -> float:

@@ -46,6 +46,7 @@ class Settings(TypedDict, total=False):
     """The arguments of `Coordinator`, one by one."""
 
     thread_workers: int | None
+    process_workers: int | None
     pin: Pin
     loop_lag_target: float | None
     stop_timeout: float

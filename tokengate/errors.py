@@ -7,6 +7,8 @@ One tree, so that ``except TokenGateError`` catches all of it and the leaves say
   `CoordinatorStopped` are its special cases.
 - `FunctionExited`: the function raised something that must not act on the awaiter's loop.
 - `LaneUnavailable`: the lane asked for cannot run here.
+- `WorkerDied`: the process that ran the function ended; `OperationQuarantined` (a `TokenKilled`):
+  that happened three times in a row.
 - `TokenDeadlock`: waiting for a token that could never end.
 
 `TokenCancelled` is a BaseException, so that ``except Exception`` does not swallow it: `checkpoint`
@@ -22,11 +24,13 @@ __all__ = [
     "FunctionExited",
     "GateFull",
     "LaneUnavailable",
+    "OperationQuarantined",
     "TokenCancelled",
     "TokenDeadlock",
     "TokenExpired",
     "TokenGateError",
     "TokenKilled",
+    "WorkerDied",
 ]
 
 
@@ -73,3 +77,11 @@ class TokenCancelled(BaseException):
 
 class LaneUnavailable(TokenGateError):
     """The lane asked for cannot run on this interpreter; the message says what it needs."""
+
+
+class WorkerDied(TokenGateError):
+    """The process that ran the function ended before it returned; the message says how."""
+
+
+class OperationQuarantined(TokenKilled):
+    """The operation's runs kept killing their workers; `Coordinator.resume` takes it again."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from tokengate import _core
 from tokengate.coordinator import Coordinator
 from tokengate.current import get_coordinator
-from tokengate.errors import LaneUnavailable
+from tokengate.lanes.catalogue import require_lane
 from tokengate.naming import NO_TAGS, operation_name
 from tokengate.policy import checked_policy
 from tokengate.token import Token
@@ -94,7 +94,8 @@ class Executor(_core.ExecutorBase, ThreadPoolExecutor):
     its own to be named; all calls are counted under one operation of that name. Without a name and
     a limit each function is an operation of its own, ``"module.qualname"``; with a limit alone the
     name is made up. coordinator: whose workers run the calls, None: the current one.
-    initializer, initargs: refused, since the workers are shared. lane: ``"thread"``.
+    initializer, initargs: refused, since the workers are shared. lane: ``"thread"`` or
+    ``"process"``.
 
     Works as a loop's default executor, and wherever `concurrent.futures` takes an executor. All
     methods may be called from any thread; `shutdown` and leaving ``with`` block.
@@ -117,9 +118,8 @@ class Executor(_core.ExecutorBase, ThreadPoolExecutor):
                 "in the function itself, or keep a ThreadPoolExecutor for this"
             )
         if not isinstance(lane, str):
-            raise TypeError(f"lane={lane!r}: expected the name of a lane, 'thread'")
-        if lane != "thread":
-            raise LaneUnavailable(f"lane={lane!r} does not exist here; there is 'thread'")
+            raise TypeError(f"lane={lane!r}: expected the name of a lane, 'thread' or 'process'")
+        require_lane(lane)
         if coordinator is None:
             coordinator = get_coordinator()
         elif not isinstance(coordinator, Coordinator):
@@ -128,12 +128,13 @@ class Executor(_core.ExecutorBase, ThreadPoolExecutor):
             raise TypeError(f"thread_name_prefix={thread_name_prefix!r}: expected a string")
         if max_workers is not None:
             _check_count(max_workers)
+        core = coordinator._lane_core(lane)
         self._max_workers: int | None = max_workers  # type: ignore[assignment]
         self._thread_name_prefix = thread_name_prefix
         name = None
         if max_workers is not None or thread_name_prefix:
-            name = _claim(self, coordinator, thread_name_prefix, max_workers)
-        self._set_up(coordinator, ExecutorFuture, LoopFuture, operation_name, _LOOKUPS, name)
+            name = _claim(self, core, thread_name_prefix, max_workers)
+        self._set_up(core, coordinator, ExecutorFuture, LoopFuture, operation_name, _LOOKUPS, name)
 
     def __repr__(self) -> str:
         limit = "" if self._max_workers is None else f", max_workers={self._max_workers}"
@@ -181,8 +182,8 @@ def _check_count(max_workers: Any) -> None:
         )
 
 
-# coordinator -> operation name -> the executor that has it, or the last one that had it
-_claims: weakref.WeakKeyDictionary[Coordinator, dict[str, weakref.ref[Executor]]] = (
+# the core of a lane -> operation name -> the executor that has it, or the last one that had it
+_claims: weakref.WeakKeyDictionary[_core.Core, dict[str, weakref.ref[Executor]]] = (
     weakref.WeakKeyDictionary()
 )
 _claims_lock = threading.Lock()
@@ -190,7 +191,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_claims_lock._at_fork_reinit)  # type: ignore[attr-defined]
 
 
-def _claim(executor: Executor, coordinator: Coordinator, prefix: str, limit: int | None) -> str:
+def _claim(executor: Executor, core: _core.Core, prefix: str, limit: int | None) -> str:
     """Name of an operation that is this executor's alone, and has its limit.
 
     One that has been left is taken again: a coordinator knows a thousand names, and programs may
@@ -198,17 +199,17 @@ def _claim(executor: Executor, coordinator: Coordinator, prefix: str, limit: int
     """
     policy = checked_policy(limit=limit)
     with _claims_lock:
-        claims = _claims.setdefault(coordinator, {})
+        claims = _claims.setdefault(core, {})
         for name in _candidates(prefix):
-            if coordinator._knows(name):
-                if not _is_free(coordinator, name, claims):
+            if core._knows(name):
+                if not _is_free(core, name, claims):
                     continue
-                coordinator._set_policy(name, policy)
+                core._set_policy(name, policy)
             else:
-                coordinator._introduce(name, NO_TAGS, policy)
-                if not coordinator._knows(name):
+                core._introduce(name, NO_TAGS, policy)
+                if not core._knows(name):
                     raise RuntimeError(
-                        f"{coordinator!r} knows a thousand operations already, and has no place "
+                        f"{core!r} knows a thousand operations already, and has no place "
                         "for one with a limit of its own: use fewer names"
                     )
             claims[name] = weakref.ref(executor)
@@ -223,12 +224,12 @@ def _candidates(prefix: str) -> Iterator[str]:
         yield f"{prefix or 'executor'}-{number}"
 
 
-def _is_free(coordinator: Coordinator, name: str, claims: dict[str, weakref.ref[Executor]]) -> bool:
+def _is_free(core: _core.Core, name: str, claims: dict[str, weakref.ref[Executor]]) -> bool:
     if name not in claims:
         return False  # somebody's operation of that name
     owner = claims[name]()
     if owner is not None and not owner._shutdown:
         return False
-    figures = coordinator._look_operation(name)
+    figures = core._look_operation(name)
     busy = ("waiting", "admitted", "executing", "abandoned_now")
     return not any(figures[each] for each in busy)

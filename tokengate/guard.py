@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, Literal, ParamSpec,
 from tokengate import _core
 from tokengate.coordinator import Coordinator
 from tokengate.current import runtime
-from tokengate.errors import LaneUnavailable
+from tokengate.lanes.catalogue import require_lane
 from tokengate.mapping import MapCall
 from tokengate.naming import frozen_tags, operation_name, reject_asynchronous
 from tokengate.policy import UNSET, Overflow, Policy, Unset, asked_terms, checked_policy
@@ -160,15 +160,17 @@ class GuardedFunction(_core.GuardBase, Generic[P, R_co]):
         priority, timeout, run_timeout, key: for these calls, in place of the operation's own (for
         the last three None means none; tokens with a key go by the operation's priority). tags:
         replace the tags that its tokens show (the operation's weight stays what it was declared).
-        coordinator: where its tokens run. lane: ``"thread"``; anything else raises
-        `LaneUnavailable`. TypeError or ValueError for what these cannot be.
+        coordinator: where its tokens run. lane: ``"thread"`` or ``"process"``; anything else
+        raises `LaneUnavailable`. TypeError or ValueError for what these cannot be.
         """
         if lane is not None:
-            _require_lane(lane)
+            require_lane(lane)
         if coordinator is not None and not isinstance(coordinator, Coordinator):
             raise TypeError(f"coordinator={coordinator!r}: expected a Coordinator")
         view = self._view(self.__wrapped__)
         view._kind = self._kind
+        if lane is not None:
+            view._lay(lane)
         if tags is not None:
             view._retag(frozen_tags(tags))
         if coordinator is not None:
@@ -333,7 +335,8 @@ def task_token_guard(
     Bare, or with arguments. operation_type: the name its tokens are counted under, by default
     ``"module.qualname"``; functions may share one. tags: ``{"weight": "light" | "medium" |
     "heavy"}`` says what a call is expected to cost until it has been measured; other keys are the
-    user's own. lane: ``"thread"``. The guard goes above `classmethod` and `staticmethod`.
+    user's own. lane: ``"thread"``, or ``"process"``: in worker processes. The guard goes above
+    `classmethod` and `staticmethod`.
 
     The rest is the operation's policy (`Coordinator.configure` changes it later):
 
@@ -352,10 +355,10 @@ def task_token_guard(
     function again replaces the first.
     """
     if callable(operation_type) or isinstance(operation_type, (classmethod, staticmethod)):
-        return _guard(operation_type, None, NO_OPTIONS, NO_POLICY)
+        return _guard(operation_type, None, NO_OPTIONS, NO_POLICY, "thread")
     if operation_type is not None and (not isinstance(operation_type, str) or not operation_type):
         raise TypeError(f"operation_type={operation_type!r}: expected a non-empty string")
-    _require_lane(lane)
+    require_lane(lane)
     options = frozen_tags(tags)
     policy = checked_policy(
         limit=limit,
@@ -367,7 +370,7 @@ def task_token_guard(
         key=key,
         key_limit=key_limit,
     )
-    return lambda fn: _guard(fn, operation_type, options, policy)
+    return lambda fn: _guard(fn, operation_type, options, policy, lane)
 
 
 NO_OPTIONS = frozen_tags(None)
@@ -375,7 +378,7 @@ NO_POLICY = checked_policy()
 
 
 def _guard(
-    fn: Any, operation: str | None, tags: Mapping[str, Any], policy: Policy
+    fn: Any, operation: str | None, tags: Mapping[str, Any], policy: Policy, lane: str
 ) -> GuardedFunction[Any, Any]:
     kind = None
     if isinstance(fn, (classmethod, staticmethod)):
@@ -387,6 +390,7 @@ def _guard(
         raise TypeError(f"task_token_guard decorates a synchronous function, got {fn!r}")
     reject_asynchronous(fn)
     guard = GuardedFunction(fn, operation or operation_name(fn), tags, policy, kind=kind)
+    guard._lay(lane)
     _define(guard)
     return guard
 
@@ -431,11 +435,6 @@ def _contradictions(
         for name in usual:
             if mine[name] != theirs[name]:
                 yield "policies", f"{name}={mine[name]!r}", f"{name}={theirs[name]!r}"
-
-
-def _require_lane(lane: str) -> None:
-    if lane != "thread":
-        raise LaneUnavailable(f"lane={lane!r} is not available here; expected 'thread'")
 
 
 def _look_like_coroutine_function(guard: GuardedFunction[Any, Any], fn: Any) -> None:

@@ -9,6 +9,8 @@ from time import monotonic_ns
 from types import FrameType
 from typing import IO, TYPE_CHECKING, Any
 
+from tokengate._core import Carrier
+
 if TYPE_CHECKING:
     from tokengate.coordinator import Coordinator
     from tokengate.lanes.base import LaneThread
@@ -35,7 +37,10 @@ def describe(found: Iterable[tuple[Token[Any], LaneThread]]) -> list[str]:
 
 def _paragraph(token: Token[Any], worker: LaneThread, frames: dict[int, FrameType]) -> str:
     frame = frames.get(worker.thread_ident) if worker.thread_ident is not None else None
-    stack = "  (no stack)\n" if frame is None else "".join(traceback.format_stack(frame))
+    if isinstance(worker, Carrier):
+        stack = f"  in {worker.place}\n"  # its thread here only waits
+    else:
+        stack = "  (no stack)\n" if frame is None else "".join(traceback.format_stack(frame))
     caller = token.caller
     whose = "" if caller is None else f", called by task {caller!r}"
     return f"{token!r}, for {_since(token.timestamps[2]):.1f} s{whose}:\n{stack}"

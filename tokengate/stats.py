@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from math import inf
 from typing import Any
 
-__all__ = ["Durations", "LaneStats", "LoopLag", "OperationStats", "Stats", "Totals"]
+__all__ = ["Durations", "LaneStats", "LoopLag", "OperationStats", "Stats", "Totals", "merged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,39 @@ class OperationStats:
     oldest_wait: float
     wait: Durations
     run: Durations
+
+
+_MEASURED = ("wait", "run")
+
+
+def merged(one: OperationStats, other: OperationStats) -> OperationStats:
+    """An operation that runs in two lanes. Percentiles: those of the lane that ran more of it."""
+    values: dict[str, Any] = {}
+    for each in fields(OperationStats):
+        mine, theirs = getattr(one, each.name), getattr(other, each.name)
+        if each.name in _MEASURED:
+            values[each.name] = _merged_durations(mine, theirs)
+        else:
+            values[each.name] = max(mine, theirs) if each.name == "oldest_wait" else mine + theirs
+    return OperationStats(**values)
+
+
+def _merged_durations(one: Durations, other: Durations) -> Durations:
+    count = one.count + other.count
+    most = one if one.count >= other.count else other
+    return Durations(
+        count=count,
+        mean=(one.mean * one.count + other.mean * other.count) / count if count else 0.0,
+        max=max(one.max, other.max),
+        p50=most.p50,
+        p99=most.p99,
+        total_count=one.total_count + other.total_count,
+        total_sum=one.total_sum + other.total_sum,
+        buckets=[
+            (bound, mine + theirs)
+            for (bound, mine), (_, theirs) in zip(one.buckets, other.buckets, strict=True)
+        ],
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -266,7 +266,7 @@ def test_an_impossible_number_is_named(coordinator: Coordinator, wrong: Any) -> 
     assert coordinator.stats().lanes["thread"].max_workers == 4
 
 
-@pytest.mark.parametrize("wrong", ["threads", "process", None])
+@pytest.mark.parametrize("wrong", ["threads", "cluster", None])
 def test_an_unknown_lane_is_named(coordinator: Coordinator, wrong: Any) -> None:
     with pytest.raises(ValueError, match="'thread'") as caught:
         coordinator.resize(wrong, 2)

@@ -332,7 +332,7 @@ def listed_files() -> list[str]:
 def test_every_file_has_its_place_in_the_architecture() -> None:
     files = {
         path.relative_to(PACKAGE).as_posix()
-        for pattern in ("*.py", "*.pyx", "*.pyi", "*.pxi", "*.h", "py.typed")
+        for pattern in ("*.py", "*.pyx", "*.pyi", "*.pxi", "*.h", "*.c", "py.typed")
         for path in PACKAGE.rglob(pattern)
     }
     assert sorted(listed_files()) == sorted(files)

@@ -17,9 +17,11 @@ from tokengate import (
     FunctionExited,
     GateFull,
     LaneUnavailable,
+    OperationQuarantined,
     TokenExpired,
     TokenGateError,
     TokenKilled,
+    WorkerDied,
     errors,
     task_token_guard,
 )
@@ -35,6 +37,8 @@ TREE = {
     CoordinatorStopped: TokenKilled,
     FunctionExited: TokenGateError,
     LaneUnavailable: TokenGateError,
+    WorkerDied: TokenGateError,
+    OperationQuarantined: TokenKilled,
 }
 
 
@@ -103,7 +107,7 @@ async def test_one_except_catches_all_of_them(coordinator: Coordinator, gate: Ga
             await token
         assert type(caught.value) is kind
     with pytest.raises(TokenGateError):
-        task_token_guard(lane="process")
+        task_token_guard(lane="cluster")
 
 
 def test_the_text_of_a_refusal_says_what_to_do(coordinator: Coordinator) -> None:

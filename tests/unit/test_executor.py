@@ -66,7 +66,7 @@ def test_what_cannot_be_called_fails_its_future(coordinator: Coordinator) -> Non
         ({"initializer": print}, TypeError, "initializer=.*shares its coordinator's workers"),
         ({"initargs": (1,)}, TypeError, r"initargs=\(1,\)"),
         ({"coordinator": "default"}, TypeError, "coordinator='default': expected a Coordinator"),
-        ({"lane": "process"}, LaneUnavailable, "lane='process'"),
+        ({"lane": "cluster"}, LaneUnavailable, "lane='cluster'"),
         ({"lane": 3}, TypeError, "lane=3"),
     ],
 )

@@ -319,7 +319,7 @@ async def test_tags_are_copied_and_may_hold_anything(coordinator: Coordinator) -
 
 
 def test_an_unknown_lane_is_refused() -> None:
-    for lane in ("process", "threads", "", None, 5):
+    for lane in ("cluster", "threads", "", None, 5):
         with pytest.raises(LaneUnavailable):
             task_token_guard("some name", lane=lane)(plain)  # type: ignore[arg-type]
 

@@ -126,7 +126,7 @@ def test_a_coordinator_must_be_one(name: str, wrong: Any) -> None:
 def test_a_lane_must_be_one(name: str) -> None:
     guarded = task_token_guard(name)(add)
     assert guarded.options(lane="thread") is not None
-    for wrong in ("process", "", 5):
+    for wrong in ("cluster", "", 5):
         with pytest.raises(LaneUnavailable):
             guarded.options(lane=wrong)  # type: ignore[arg-type]
 

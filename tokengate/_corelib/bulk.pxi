@@ -150,6 +150,8 @@ cdef class Collector:
                     if self.run_inline(block, core, token):
                         continue
                     self.await_end(token)
+                if core.sent_lock is not None and not self.pack(core, token, block is not None):
+                    continue
                 Py_INCREF(token)  # the queue's reference, held for it by the chunk
                 chunk[filled] = &token.t
                 filled += 1
@@ -206,6 +208,25 @@ cdef class Collector:
         with cython.critical_section(self):
             self.pending -= 1  # hand_over counts it
         return True
+
+    cdef bint pack(self, Core core, TokenBase token, bint keep) except -1:
+        # False: it has ended over that, and is on its way to `note`.
+        cdef bint raised = True
+        if token.t.created == 0:
+            token.t.created = tg_now()
+        with cython.critical_section(self):
+            self.pending += 1
+            self.tokens[token.place] = token
+        try:
+            (<RemoteCore>core).pack(token, keep)
+            raised = False
+        finally:
+            if raised or not tg_ended(tg_word_load(&token.t.word)):
+                with cython.critical_section(self):
+                    self.pending -= 1  # hand_over counts it
+                    if raised:
+                        del self.tokens[token.place]
+        return not tg_ended(tg_word_load(&token.t.word))
 
     cdef bint hand_over(self, Core core, Operation operation, tg_token **chunk, size_t count) except -1:
         # No code of the user's runs in here: what can be seen in `tokens` has been submitted. False: the queue is full,

@@ -4,6 +4,9 @@ cdef class Core:
     """The compiled half of `tokengate.Coordinator`."""
 
     cdef tg_pool *pool
+    cdef tg_pool *ids        # whose numbers its tokens get: its own, or, of a further lane, its coordinator's
+    cdef dict lanes          # name -> Core of each further lane that has been used
+    cdef object sent_lock    # None: tokens run on this lane's own threads; else see carrier.pxi
     cdef tg_timers *timers   # NULL: no token has had a deadline yet; made once, under the critical section
     cdef list rooms          # callables of who waits for room in a queue; under the critical section
     cdef uint32_t generation
@@ -25,6 +28,7 @@ cdef class Core:
 
     def __cinit__(self, *args, **kwargs):
         self.operations = {}
+        self.lanes = {}
         self.watches = []
         self.rooms = []
 
@@ -33,6 +37,8 @@ cdef class Core:
         self.max_workers = max_workers
         self.generation = tg_generation()
         self.pool = self.new_pool()
+        if self.ids is NULL:
+            self.ids = self.pool
 
     def _set_steering(self, double lag_target, uint32_t cpus, bint reserves):
         """How the active limit will be steered. lag_target: seconds of loop lag to stay below, 0.0: the limit is always
@@ -103,7 +109,10 @@ cdef class Core:
         with _renew_lock:
             if self.generation == tg_generation():
                 return
-            self.pool = self.new_pool()
+            self.pool = self.ids = self.new_pool()
+            self.lanes = {}
+            if self.sent_lock is not None:
+                self.sent_lock = threading.RLock()
             self.keeper = None
             if self.refusing:
                 tg_pool_refuse(self.pool)
@@ -129,6 +138,25 @@ cdef class Core:
             if self.pool is NULL:
                 raise RuntimeError(f"this {type(self).__name__} was made without its constructor")
             self.renew()
+
+    cdef Core lane(self, str name):
+        """The core of a further lane, opened on first use. Any thread."""
+        self.check()  # before its lanes are looked at: a forked child has none yet
+        core = self.lanes.get(name)
+        return core if core is not None else self._open_lane(name)
+
+    def _lane_core(self, str name):
+        """This core for "thread", else that of the further lane, opened on first use."""
+        return self if name == "thread" else self.lane(name)
+
+    @property
+    def _lanes(self):
+        """name -> core of each further lane that has been used."""
+        return self.lanes
+
+    def _open_lane(self, name):
+        """Makes the core of a further lane, or finds it made meanwhile."""
+        raise NotImplementedError
 
     # -- operations -------------------------------------------------------------------------------------------------
 
@@ -178,7 +206,7 @@ cdef class Core:
         None: a copy of the current one."""
         # not through __init__, which is there to refuse
         cdef TokenBase token = <TokenBase>(<PyTypeObject*>token_class).tp_new(token_class, (), NULL)
-        tg_token_init(&token.t, operation.record(), <void*>token, tg_pool_new_id(self.pool), self.generation)
+        tg_token_init(&token.t, operation.record(), <void*>token, tg_pool_new_id(self.ids), self.generation)
         token.core = self
         token.op = operation
         token.labels = tags
@@ -218,6 +246,10 @@ cdef class Core:
             if block is not None:
                 if block.call(self, token):
                     return token
+        if self.sent_lock is not None:
+            (<RemoteCore>self).pack(token, block is not None)
+            if tg_ended(tg_word_load(&token.t.word)):
+                return token
         if not self.hand_over(token, False) and not _overflow(self, token, operation):
             return token
         if token.t.extra is not NULL:
@@ -253,7 +285,10 @@ cdef class Core:
     cdef inline void carry_out(self, tg_summons summons) except *:
         """Does what the pool asked for after it let go of its lock: wake one worker, or start one."""
         if summons.wake is not NULL:
-            tg_unpark(&summons.wake.parker)
+            if self.sent_lock is None:
+                tg_unpark(&summons.wake.parker)
+            else:
+                (<RemoteCore>self).wake(summons.wake)
         elif summons.start:
             self.start_worker()
         if summons.room:
@@ -418,6 +453,9 @@ cdef class Core:
                 block.run_waiting(self)
                 return
         self.carry_out(tg_pool_pause(self.pool, only, paused))
+
+    def _tags_of(self, str name):
+        return (<Operation>self.operations[name]).tags
 
     def _policy(self, str name):
         return (<Operation>self.operations[name]).rules()

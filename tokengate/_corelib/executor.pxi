@@ -12,7 +12,8 @@ cdef inline bint _is_context_run(object fn):
 cdef class ExecutorBase:
     """The compiled half of `tokengate.Executor`: from `submit` to a future."""
 
-    cdef Core home
+    cdef Core home             # of the lane
+    cdef object owner          # the coordinator
     cdef type plain_class, loop_class  # of futures made off a loop, and on one
     cdef Operation single      # the operation of all its calls; None: each function's own
     cdef object name_of        # callable -> operation name
@@ -21,11 +22,12 @@ cdef class ExecutorBase:
     cdef uint32_t generation
     cdef bint closed
 
-    def _set_up(self, Core core, type plain_class, type loop_class, name_of, dict known, str operation):
+    def _set_up(self, Core core, coordinator, type plain_class, type loop_class, name_of, dict known, str operation):
         """Once, by the constructor. operation: the name of one that the coordinator knows, for all calls; None: each
         function has its own. known: names to be replaced, with the policies of what replaces them."""
         core.check()
         self.home = core
+        self.owner = coordinator
         self.plain_class = plain_class
         self.loop_class = loop_class
         self.name_of = name_of
@@ -47,7 +49,7 @@ cdef class ExecutorBase:
     @property
     def coordinator(self):
         """The coordinator that runs the calls."""
-        return self.home
+        return self.owner
 
     @property
     def _shutdown(self):

@@ -12,6 +12,7 @@ cdef class GuardBase:
     cdef object receiver      # the object or class this view is bound to, or None
     cdef Terms terms          # what .options asks for on top of it, or None
     cdef bint plain           # nothing in the labels can refer to anything else
+    cdef str _lane            # None: the thread lane
     cdef Core home            # the coordinator of .options(coordinator=...), or None: the current one
     cdef Operation cached     # this operation in the default coordinator, which never goes away
     cdef dict __dict__
@@ -42,12 +43,22 @@ cdef class GuardBase:
         self._set_up(other.runtime, fn, other.operation, other.tags, other._policy, other.home)
         self.terms = other.terms
         self.receiver = other.receiver
+        self._lane = other._lane
         self.cached = other.cached
         self.labels = other.labels
         self.plain = other.plain
 
     def _move(self, Core home):
         self.home = home
+
+    def _lay(self, str lane):
+        # "thread" is the core of the coordinator itself
+        self._lane = None if lane == "thread" else lane
+
+    @property
+    def lane(self):
+        """Name of the lane its tokens run in."""
+        return "thread" if self._lane is None else self._lane
 
     def _receive(self, receiver):
         self.receiver = receiver
@@ -64,7 +75,8 @@ cdef class GuardBase:
         return self.tags
 
     cdef inline Core core(self):
-        return self.home if self.home is not None else self.runtime.core()
+        cdef Core core = self.home if self.home is not None else self.runtime.core()
+        return core if self._lane is None else core.lane(self._lane)
 
     def _declared(self):
         """(tags, policy) of its operation, which another function may have said more about."""

@@ -173,6 +173,7 @@ cdef extern from "tg_pool.h" nogil:
     ctypedef struct tg_worker:
         tg_parker parker
         uint32_t index
+        int wake_fd
     ctypedef struct tg_pool:
         pass
     ctypedef struct tg_summons:
@@ -267,6 +268,38 @@ cdef extern from "tg_pool.h" nogil:
     void tg_pool_look(tg_pool *p, tg_pool_view *view)
     void tg_pool_look_op(tg_pool *p, tg_op *op, tg_op_view *view)
     void tg_unpark(tg_parker *p)
+
+    void tg_worker_wake(tg_worker *w)
+    void tg_pool_book(tg_pool *p, tg_worker *w, tg_op *op, int64_t charge, int64_t run)
+    tg_token *tg_pool_poll(tg_pool *p, tg_worker *w, bint *left)
+
+cdef extern from "tg_carry.h" nogil:
+    tg_start tg_pool_keep(tg_pool *p, tg_token *t)
+    void tg_pool_uncharge(tg_pool *p, tg_op *op, int64_t charge)
+    bint tg_pool_give_back(tg_pool *p, tg_token *t)
+    tg_token *tg_pool_fetch(tg_pool *p, tg_worker *w, int64_t now, tg_summons *out)
+    int64_t tg_pool_expected(tg_pool *p, tg_op *op, int64_t unknown)
+
+cdef extern from "tg_board.h" nogil:
+    enum:
+        TG_BOARD_SLOTS
+    cdef enum tg_slot:
+        TG_SLOT_SENT
+        TG_SLOT_BEGUN
+        TG_SLOT_DECLARED
+    ctypedef struct tg_board:
+        pass
+    ctypedef struct tg_reply:
+        uint64_t number
+        int64_t started
+        int64_t run
+        uint32_t size
+        uint32_t kind
+    void tg_board_send(tg_board *b, uint64_t number, tg_slot state)
+    bint tg_board_revoke(tg_board *b, uint64_t number)
+    bint tg_board_is(tg_board *b, uint64_t number, tg_slot state)
+    bint tg_board_look(tg_board *b, tg_reply *reply, const unsigned char **payload)
+    void tg_board_took(tg_board *b, const tg_reply *reply)
 
 cdef extern from "tg_timer.h" nogil:
     ctypedef struct tg_timers:

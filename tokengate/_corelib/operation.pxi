@@ -27,6 +27,9 @@ cdef class Operation:
     cdef Terms terms        # what the policy asks of each token, or None; replaced as a whole
     cdef bint bounded       # only so many may wait
     cdef dict keys          # value -> Key of those in use
+    cdef Ref ref            # in a remote lane: of the function called last
+    cdef object quarantine  # in a remote lane: what its calls end with until it is resumed, or None
+    cdef int deaths         # in a remote lane: workers in a row that died of it; of no consequence if a count is lost
     cdef object keys_lock   # guards `keys`; reentrant, for a value's __eq__ is the user's own code
 
     cdef inline tg_op *record(self):

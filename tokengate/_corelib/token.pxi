@@ -243,29 +243,26 @@ cdef class TokenBase:
         cdef tg_summons summons
         cdef uint32_t was
         cdef bint room = False
-        cdef int64_t now = tg_now()
-        cdef _Rare rare = None
+        cdef Carrier carrier = None
         if tg_ended(self.look()):
             return False
-        if verdict is not None:
-            rare = self.needed()
-        with cython.critical_section(self):
-            if tg_ended(tg_word_load(&self.t.word)):
-                return False
-            if rare is not None:
-                rare.verdict = verdict
-            self.track_now()
-            self.t.ended = now
-            step = (tg_word_end_unstarted if unstarted_only else tg_word_end)(&self.t.word, state)
-            if not step.moved:
-                if rare is not None:
-                    rare.verdict = None  # the worker was first; `ended` is not read for its states
-                return False
+        if self.core.sent_lock is None:
+            step = self.take_end(state, verdict, unstarted_only)
+        else:
+            with self.core.sent_lock:
+                carrier = (<RemoteCore>self.core).before_end(self)
+                step = self.take_end(state, verdict, unstarted_only)
+                if carrier is not None and step.moved:
+                    carrier.interrupt(self)
+        if not step.moved:
+            return False
+        cdef int64_t now = self.t.ended
         was = tg_state_of(step.old)
         if was == TG_EXECUTING:
             tg_op_abandoned_add(self.t.op, 1)
             tg_count(&self.t.op.abandoned_total)
-            self.core.replace_later(self.t.op)
+            if self.core.sent_lock is None:
+                self.core.replace_later(self.t.op)
         else:
             self.drop_call()
             if was == TG_ADMITTED:
@@ -284,6 +281,23 @@ cdef class TokenBase:
         if room:
             _announce_room(self.core)
         return True
+
+    cdef tg_step take_end(self, uint32_t state, object verdict, bint unstarted_only):
+        """The edge alone."""
+        cdef tg_step step
+        cdef _Rare rare = self.needed() if verdict is not None else None
+        step.moved = False
+        step.old = 0
+        with cython.critical_section(self):
+            if not tg_ended(tg_word_load(&self.t.word)):
+                if rare is not None:
+                    rare.verdict = verdict
+                self.track_now()
+                self.t.ended = tg_now()
+                step = (tg_word_end_unstarted if unstarted_only else tg_word_end)(&self.t.word, state)
+                if not step.moved and rare is not None:
+                    rare.verdict = None  # the worker was first; `ended` is not read for its states
+        return step
 
     cdef void give_place(self, tg_counter *counter):
         """Its place, in the limit and in its key, is free again: the function has returned, or will not run."""

@@ -334,7 +334,16 @@ cdef str _told(object error):
 def current_token():
     """The token whose function runs on this thread, or None outside a worker. Does not block."""
     worker = _thread_value("tokengate.worker")
-    return None if worker is None else (<Worker>worker).current
+    if worker is None:
+        stand_in = _thread_value("tokengate.stand_in")
+        return None if stand_in is None else stand_in()
+    return (<Worker>worker).current
+
+
+def stand_in(current):
+    """On this thread, which is no worker, `current()` gives the current token: in a worker process, whose tokens live in
+    its parent."""
+    _set_thread_value("tokengate.stand_in", current)
 
 
 def current_worker():

@@ -26,6 +26,8 @@ static inline tg_worker *tg_pool_enter(tg_pool *p)
     w->summoned = true;
     w->present = true;
     w->guest = false;
+    w->parked = false;
+    w->wake_fd = 0;
     w->clock = tg_own_clock();
 #if !defined(_WIN32)
     w->thread = pthread_self();
@@ -49,7 +51,7 @@ static inline uint32_t tg_pool_start_failed(tg_pool *p)
     }
     tg_mutex_unlock(&p->lock);
     if (s.wake != NULL)
-        tg_unpark(&s.wake->parker);
+        tg_worker_wake(s.wake);
     return left;
 }
 
@@ -145,40 +147,60 @@ static inline tg_token *tg_pool_welcome(tg_pool *p, tg_worker *w)
     return t;
 }
 
+/* One look for work, without waiting. Returns a token ADMITTED, or NULL: the worker is among the idle now, and whoever has
+ * work wakes it. left: it has left the pool instead and must end. */
+static inline tg_token *tg_pool_poll(tg_pool *p, tg_worker *w, bool *left)
+{
+    tg_mutex_lock(&p->lock);
+    if (w->parked) { /* woken by something else than this pool */
+        tg_worker **at = &p->idle;
+        while (*at != w)
+            at = &(*at)->next_idle;
+        *at = w->next_idle;
+        p->n_idle--;
+        w->parked = false;
+    }
+    tg_pool_settle(p, w);
+    tg_token *t = NULL;
+    if (w->summoned && p->steer.invited)
+        t = tg_pool_welcome(p, w);
+    if (t == NULL && tg_pool_places(p) <= (int64_t)p->limit)
+        t = tg_pool_take(p, tg_now());
+    if (t != NULL) {
+        tg_mutex_unlock(&p->lock);
+        return t;
+    }
+    tg_pool_arrive(p, w);
+    bool excess = (int64_t)p->workers - tg_pool_replaced(p) > (int64_t)p->max_workers;
+    /* Closing: there is no work, or the limit keeps it from this worker and leaves it to the active ones. Either way
+     * nobody parks in a closing pool, for nobody would wake it again. */
+    if (excess || p->closing) {
+        p->workers--;
+        p->cpu_before += tg_thread_cpu(w);
+        w->present = false;
+        w->next_free = p->spare;
+        p->spare = w;
+        /* nobody to wake in its place: it found no work, or what is left active still fills the limit */
+        *left = true;
+    } else {
+        w->next_idle = p->idle;
+        p->idle = w;
+        p->n_idle++;
+        w->parked = true;
+    }
+    tg_mutex_unlock(&p->lock);
+    return NULL;
+}
+
 /* Waits for a token. Returns it ADMITTED, or NULL: the worker has left the pool and must end. Called detached from
  * the interpreter. */
 static inline tg_token *tg_pool_wait(tg_pool *p, tg_worker *w)
 {
     for (;;) {
-        tg_mutex_lock(&p->lock);
-        tg_pool_settle(p, w);
-        tg_token *t = NULL;
-        if (w->summoned && p->steer.invited)
-            t = tg_pool_welcome(p, w);
-        if (t == NULL && tg_pool_places(p) <= (int64_t)p->limit)
-            t = tg_pool_take(p, tg_now());
-        if (t != NULL) {
-            tg_mutex_unlock(&p->lock);
+        bool left = false;
+        tg_token *t = tg_pool_poll(p, w, &left);
+        if (t != NULL || left)
             return t;
-        }
-        tg_pool_arrive(p, w);
-        bool excess = (int64_t)p->workers - tg_pool_replaced(p) > (int64_t)p->max_workers;
-        /* Closing: there is no work, or the limit keeps it from this worker and leaves it to the active ones. Either
-         * way nobody parks in a closing pool, for nobody would wake it again. */
-        if (excess || p->closing) {
-            p->workers--;
-            p->cpu_before += tg_thread_cpu(w);
-            w->present = false;
-            w->next_free = p->spare;
-            p->spare = w;
-            /* nobody to wake in its place: it found no work, or what is left active still fills the limit */
-            tg_mutex_unlock(&p->lock);
-            return NULL;
-        }
-        w->next_idle = p->idle;
-        p->idle = w;
-        p->n_idle++;
-        tg_mutex_unlock(&p->lock);
         tg_park(&w->parker);
     }
 }
@@ -217,11 +239,8 @@ static inline tg_token *tg_pool_turn(tg_pool *p, tg_worker *w, tg_op *op, bool l
     return t;
 }
 
-/* A function of `op` has returned after `run` ns: takes the next token without waiting, lock-free while the account
- * is small. NULL: nothing to run and nothing asked in `out`, go to tg_pool_wait. late: the token had been abandoned
- * before. */
-static inline tg_token *tg_pool_next(tg_pool *p, tg_worker *w, tg_op *op, int64_t charge, int64_t run, bool late,
-                                     int64_t now, tg_summons *out)
+/* A function of `op` has returned after `run` ns: notes it in the worker's account. */
+static inline void tg_pool_book(tg_pool *p, tg_worker *w, tg_op *op, int64_t charge, int64_t run)
 {
     if (w->due_op != NULL && w->due_op != op) {
         tg_mutex_lock(&p->lock);
@@ -232,6 +251,15 @@ static inline tg_token *tg_pool_next(tg_pool *p, tg_worker *w, tg_op *op, int64_
     w->due_run += run;
     w->due_charge += charge;
     w->due_tokens++;
+}
+
+/* A function of `op` has returned after `run` ns: takes the next token without waiting, lock-free while the account
+ * is small. NULL: nothing to run and nothing asked in `out`, go to tg_pool_wait. late: the token had been abandoned
+ * before. */
+static inline tg_token *tg_pool_next(tg_pool *p, tg_worker *w, tg_op *op, int64_t charge, int64_t run, bool late,
+                                     int64_t now, tg_summons *out)
+{
+    tg_pool_book(p, w, op, charge, run);
     if (!late && !w->guest && !tg_op_gated(op) && w->due_run < TG_SETTLE_NS && w->due_tokens < TG_SETTLE_TOKENS) {
         tg_token *t = (tg_token *)tg_ring_pop(&p->ring);
         if (t != NULL) {

@@ -108,11 +108,12 @@ static inline void tg_pool_rouse(tg_pool *p, int64_t most)
         if (w != NULL) {
             p->idle = w->next_idle;
             p->n_idle--;
+            w->parked = false;
         }
         tg_mutex_unlock(&p->lock);
         if (w == NULL)
             return;
-        tg_unpark(&w->parker);
+        tg_worker_wake(w);
     }
 }
 

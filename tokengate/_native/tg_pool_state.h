@@ -8,6 +8,11 @@
 #include "tg_port.h"
 #include "tg_ring.h"
 
+#if !defined(_WIN32)
+#  include <errno.h>
+#  include <unistd.h>
+#endif
+
 #ifndef TG_RING_MIN
 #  define TG_RING_MIN 4u /* tests build with 2 */
 #endif
@@ -33,7 +38,10 @@ typedef struct tg_worker {
     uint32_t index;   /* reused by a successor; for names and pinning */
     bool summoned;    /* under the lock: this worker is the one on its way [P3] */
     bool present;     /* under the lock: a thread owns this record */
+    bool parked;      /* under the lock: in the idle stack */
     bool guest;       /* the owner's alone: let in past the limit, for one token */
+    int wake_fd;      /* not 0: woken by a write to it, for it waits for more than this pool; written by the owner under
+                       * the lock at entry */
     int32_t clock;    /* CPU clock of its thread; written by the owner under the lock at entry, read under it */
 #if !defined(_WIN32)
     pthread_t thread; /* written by the owner under the lock at entry, read under it while present */
@@ -113,6 +121,22 @@ typedef struct {
     bool room;   /* also: tell those who wait for room in an operation's queue */
     bool keeper; /* also: call the keeper */
 } tg_summons;
+
+/* Wakes a worker that was taken out of the idle stack. */
+static inline void tg_worker_wake(tg_worker *w)
+{
+#if !defined(_WIN32)
+    if (w->wake_fd != 0) {
+        uint64_t one = 1; /* an eventfd's count, or eight bytes in a pipe */
+        ssize_t written;
+        do
+            written = write(w->wake_fd, &one, sizeof one);
+        while (written < 0 && errno == EINTR); /* EAGAIN: it is readable already */
+        return;
+    }
+#endif
+    tg_unpark(&w->parker);
+}
 
 static inline tg_pool *tg_pool_new(uint32_t max_workers, uint32_t limit)
 {
@@ -312,6 +336,7 @@ static inline tg_summons tg_pool_choose(tg_pool *p)
         s.wake = p->idle;
         p->idle = s.wake->next_idle;
         p->n_idle--;
+        s.wake->parked = false;
         s.wake->summoned = true;
     } else if ((int64_t)p->workers - replaced < (int64_t)p->max_workers) {
         s.start = true;

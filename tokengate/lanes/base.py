@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from tokengate._core import Keeper, Timekeeper, Worker
+from tokengate._core import Carrier, Keeper, Timekeeper, Worker
 
 __all__ = ["Lane", "LaneThread"]
 
-LaneThread = Worker | Keeper | Timekeeper
+LaneThread = Worker | Carrier | Keeper | Timekeeper
 
 
 class Lane(Protocol):

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 from tokengate import machine
-from tokengate._core import Keeper, Worker
+from tokengate._core import Carrier, Keeper, Worker
 from tokengate.lanes.base import LaneThread
 
 __all__ = ["ThreadLane", "join_leaving"]
@@ -66,6 +66,8 @@ class ThreadLane:
         """First thing on a worker's thread, and on those of the two that run no tokens."""
         if not isinstance(worker, Worker):
             role = "keeper" if isinstance(worker, Keeper) else "deadlines"
+            if isinstance(worker, Carrier):
+                role = f"carrier-{worker.index}"
             threading.current_thread().name = f"{self.prefix}-{role}"
             return
         threading.current_thread().name = f"{self.prefix}-{worker.index}"

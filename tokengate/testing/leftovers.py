@@ -32,8 +32,9 @@ def settle(coordinator: Coordinator, grace: float = GRACE) -> str:
         )
     coordinator._close()
     coordinator.resume()  # for a token that a worker has given back since then
-    coordinator._lane.join(grace)
-    stuck = executing_tokens(coordinator._lane.workers)
+    for lane in coordinator._threads():
+        lane.join(grace)
+    stuck = executing_tokens(coordinator._workers())
     parts: list[str] = []
     if told:
         more = [f"and {len(told) - TOLD} more"] if len(told) > TOLD else []
@@ -57,8 +58,9 @@ def _unended(coordinator: Coordinator) -> list[Token[Any]]:
     coordinator.pause()  # from here on tokens end, but none starts and so escapes the look
     deadline = monotonic() + 1.0
     while True:
-        found = {token.id: token for token in coordinator._waiting_tokens()}
-        found |= {token.id: token for token, _ in executing_tokens(coordinator._lane.workers)}
+        cores = coordinator._cores()
+        found = {token.id: token for core in cores for token in core._waiting_tokens()}
+        found |= {token.id: token for token, _ in executing_tokens(coordinator._workers())}
         left = [token for _, token in sorted(found.items()) if not token.done()]
         # one on its way from the ring to a worker is in neither place for a moment
         if len(left) >= _count_unended(coordinator) or monotonic() > deadline:

@@ -1,0 +1,24 @@
+"""Lanes are tested with functions that workers can import: those of `lane_functions`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokengate import Coordinator, use
+
+HERE = str(Path(__file__).parent)
+if HERE not in sys.path:
+    sys.path.insert(0, HERE)
+
+
+@pytest.fixture
+def lanes(new_coordinator: Any) -> Iterator[Coordinator]:
+    """A coordinator with two worker processes, which calls made in the test use."""
+    coordinator = new_coordinator(process_workers=2, stop_timeout=20.0)
+    with use(coordinator):
+        yield coordinator

@@ -1,0 +1,408 @@
+"""Workers that die, functions that misbehave: every token ends, once, and says truthfully how."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import lane_functions as work
+import pytest
+from test_process import alive, until
+
+from tokengate import (
+    CoordinatorStopped,
+    OperationQuarantined,
+    TokenState,
+    WorkerDied,
+    task_token_guard,
+    use,
+)
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture
+def borne(logged):
+    """Takes out of the log what dying workers write there; returns the texts."""
+    told = []
+    yield told
+    for record in list(logged):
+        if "quarantined" in record.getMessage() or "could not be started" in record.getMessage():
+            told.append(record.getMessage())
+            logged.remove(record)
+
+
+@pytest.fixture(params=["exit", "kill", "segv", "abort"])
+def how(request):
+    return request.param
+
+
+TOLD = {"exit": "exit status 7", "kill": "SIGKILL", "segv": "SIGSEGV", "abort": "SIGABRT"}
+
+
+async def test_a_worker_that_dies_fails_its_executing_token_only(lanes, how):
+    tokens = [work.add(i) for i in range(50)]
+    dying = work.die(how)
+    tokens += [work.add(i) for i in range(50, 100)]
+    with pytest.raises(WorkerDied, match=TOLD[how]):
+        await dying
+    assert await asyncio.gather(*tokens) == list(range(100))
+
+
+async def test_it_dies_while_it_unpickles(lanes, how):
+    with pytest.raises(WorkerDied, match=TOLD[how]):
+        await work.echo(work.Bomb(how))
+    assert await work.add(1, 1) == 2
+
+
+async def test_it_dies_while_it_pickles_the_result(lanes, how):
+    with pytest.raises(WorkerDied, match=TOLD[how]):
+        await work.result_that_kills(how)
+    assert await work.add(1, 1) == 2
+
+
+async def test_it_dies_while_idle(lanes):
+    process = await work.pid()
+    os.kill(process, signal.SIGKILL)
+    await until(lambda: not alive(process))
+    found = await asyncio.gather(*[work.pid() for _ in range(50)])
+    assert process not in found
+
+
+async def test_it_dies_between_two_calls_without_a_look_in_between(lanes):
+    """Nobody had noticed: what is sent to the dead worker runs on the next one."""
+    for _ in range(20):
+        process = await work.pid()
+        os.kill(process, signal.SIGKILL)
+        assert await work.pid() != process
+    assert lanes.stats().totals.failed == 0
+
+
+async def test_results_of_a_dead_worker_are_not_lost(lanes, tmp_path):
+    """What returned just before its worker died has its result; it is not run again."""
+    lanes.resize("process", 1)
+    for _ in range(10):
+        await asyncio.gather(
+            *[work.nothing() for _ in range(300)]
+        )  # so that many are sent at a time
+        trace = tmp_path / "trace"
+        tokens = [work.mark(str(trace)) for _ in range(40)]
+        dying = work.die("kill")
+        await asyncio.gather(*tokens)
+        with pytest.raises(WorkerDied):
+            await dying
+        lanes.resume(work.die)  # or the third would quarantine it
+        assert len(trace.read_text().splitlines()) == 40
+        trace.unlink()
+
+
+async def test_out_of_memory_is_an_exception_where_it_can_be(lanes):
+    with pytest.raises(MemoryError):
+        await work.take_memory()
+
+
+async def test_three_deaths_in_a_row_quarantine_the_operation(lanes, borne):
+    for _ in range(3):
+        with pytest.raises(WorkerDied):
+            await work.die("exit")
+    lane = lanes._lanes["process"]
+    await until(lambda: lane._quarantined("lane_functions.die"))
+    refused = work.die("exit")
+    with pytest.raises(OperationQuarantined, match=r"lane_functions.die.*resume"):
+        await refused
+    assert refused.state is TokenState.KILLED
+    assert await work.add(1, 1) == 2  # the others are not affected
+    lanes.resume(work.die)
+    with pytest.raises(WorkerDied):
+        await work.die("exit")
+
+
+async def test_a_success_between_deaths_keeps_it_out_of_quarantine(lanes):
+    for _ in range(3):
+        for _ in range(2):
+            with pytest.raises(WorkerDied):
+                await work.fragile(True)
+        assert await work.fragile(False) == "alive"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: work.chatter(5),
+        lambda: work.close_standard_streams(),
+        lambda: work.change_folder(),
+        lambda: work.start_threads(),
+        lambda: work.exit_badly_later(),
+    ],
+    ids=["chatter", "close", "chdir", "threads", "atexit"],
+)
+async def test_bad_manners_hurt_nobody(lanes, call, capfd):
+    for _ in range(3):
+        await call()
+    assert await asyncio.gather(*[work.add(i) for i in range(50)]) == list(range(50))
+    await lanes.aclose(timeout=20)
+    capfd.readouterr()
+
+
+async def test_a_function_that_forks_is_heard_once(lanes):
+    assert await asyncio.gather(*[work.fork_and_return("") for _ in range(5)]) == ["parent"] * 5
+    assert await work.add(1, 1) == 2
+
+
+async def test_a_grandchild_that_holds_the_pipe_hides_no_death(lanes, tmp_path):
+    path = tmp_path / "grandchild"
+    with pytest.raises(WorkerDied, match="SIGKILL"):
+        await asyncio.wait_for(work.fork_and_stay(str(path)), 20)
+    os.kill(int(path.read_text()), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("function", [work.never, work.spin])
+async def test_what_never_returns_is_stopped(lanes, function):
+    token = function()
+    await until(lambda: token.state is TokenState.EXECUTING)
+    token.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await token
+    await until(lambda: not token.abandoned)
+    assert await work.add(1, 1) == 2
+
+
+async def test_an_import_that_fails_in_the_worker_names_itself(lanes, tmp_path, monkeypatch):
+    module = tmp_path / "only_here.py"
+    module.write_text("def f(): return 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import only_here
+
+    f = task_token_guard("only_here", lane="process")(only_here.f)
+    assert await f() == 1
+    module.write_text("import os\nos._exit(3)\n")
+    for each in lanes._lanes["process"].pids():
+        os.kill(each, signal.SIGKILL)
+        await until(lambda each=each: not alive(each))
+    with pytest.raises(WorkerDied, match="exit status 3"):
+        await f()
+    module.write_text("raise RuntimeError('not today')\n")
+    with pytest.raises(RuntimeError, match="not today") as caught:
+        await f()
+    assert "only_here.f" in caught.value.__notes__[0]
+
+
+async def test_stop_with_all_of_it_in_flight(lanes, tmp_path, capsys):
+    lanes.resize("process", 4)
+    stuck = [work.never(), work.spin(), work.hold(str(tmp_path / "s"), str(tmp_path / "gate"))]
+    await until(lambda: all(token.state is TokenState.EXECUTING for token in stuck))
+    waiting = [
+        task_token_guard("blocked", lane="process", limit=1)(work.never.__wrapped__)()
+        for _ in range(2)
+    ]
+    processes = lanes._lanes["process"].pids()
+    await lanes.aclose(timeout=0.5)
+    for token in [*stuck, *waiting]:
+        assert isinstance(token.exception(), CoordinatorStopped)
+    await until(lambda: not any(alive(process) for process in processes))
+    assert "functions still run" in capsys.readouterr().err
+
+
+async def test_ten_thousand_with_random_kills(lanes, borne):
+    """Every hundredth call kills its worker: that one fails, all others give their result."""
+    tokens = [work.maybe_die(n) for n in range(10_000)]
+    found = await asyncio.wait_for(asyncio.gather(*tokens, return_exceptions=True), 120)
+    for n, value in enumerate(found):
+        if n % 100 == 57:
+            assert isinstance(value, WorkerDied), (n, value)
+        else:
+            assert value == n
+    totals = lanes.stats().totals
+    assert (totals.submitted, totals.completed, totals.failed) == (10_000, 9_900, 100)
+
+
+async def test_killed_from_outside_at_random(lanes, borne):
+    """Workers are killed whatever they are at: a token fails, or gives its own result, and ends once."""
+    over = threading.Event()
+
+    def killer():
+        while not over.is_set():
+            for process in lanes._lanes["process"].pids():
+                try:
+                    os.kill(process, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+                over.wait(0.02)
+
+    await work.pid()
+    thread = threading.Thread(target=killer)
+    thread.start()
+    try:
+        tokens = [work.add(n) for n in range(5_000)]
+        found = await asyncio.wait_for(asyncio.gather(*tokens, return_exceptions=True), 120)
+    finally:
+        over.set()
+        thread.join()
+    for n, value in enumerate(found):
+        assert value == n or isinstance(value, (WorkerDied, OperationQuarantined)), (n, value)
+    totals = lanes.stats().totals
+    assert totals.submitted == totals.completed + totals.failed + totals.killed
+
+
+def test_coordinators_in_two_threads(new_coordinator):
+    failures = []
+
+    def body():
+        async def main():
+            coordinator = new_coordinator(process_workers=1)
+            with use(coordinator):
+                assert await asyncio.gather(*[work.add(i) for i in range(500)]) == list(range(500))
+                with pytest.raises(WorkerDied):
+                    await work.die("exit")
+                assert await work.add(1, 1) == 2
+            await coordinator.aclose()
+
+        try:
+            asyncio.run(main())
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=body) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+SCRIPT = """
+import asyncio, os, sys, time
+import tokengate
+
+@tokengate.task_token_guard(lane="process")
+def pid():
+    return os.getpid()
+
+@tokengate.task_token_guard(lane="process")
+def never():
+    while True:
+        time.sleep(3600)
+
+def main():
+{body}
+
+{call}
+"""
+
+
+def script(tmp_path, body, call='if __name__ == "__main__":\n    main()'):
+    path = tmp_path / "script.py"
+    lines = "\n".join(f"    {line}" for line in body.strip().splitlines())
+    path.write_text(SCRIPT.format(body=lines, call=call))
+    return [sys.executable, str(path)]
+
+
+def test_functions_of_the_main_module_work_under_the_usual_guard(tmp_path):
+    command = script(tmp_path, "print(pid().result() != os.getpid(), __name__)")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True __main__\n", "")
+
+
+def test_a_main_module_without_the_guard_is_told_so(tmp_path):
+    command = script(tmp_path, "print(repr(pid().exception()))", "main()")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert "if __name__ ==" in done.stdout + done.stderr, done
+    assert done.returncode == 0
+
+
+def test_a_main_module_that_starts_threads_is_loaded_in_the_workers(tmp_path):
+    command = script(tmp_path, "print(pid().result() != os.getpid())")
+    path = Path(command[1])
+    path.write_text(
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(1,), daemon=True).start()\n"
+        + path.read_text()
+    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+def test_a_killed_program_leaves_no_orphans(tmp_path):
+    body = """
+tokens = [never(), never()]
+while sum(t.state.name == "EXECUTING" for t in tokens) < 2:
+    time.sleep(0.001)
+lane = tokengate.get_coordinator()._lanes["process"]
+from tokengate.lanes.processes import _zygote
+print(*lane.pids(), _zygote._popen.pid, flush=True)
+time.sleep(60)
+"""
+    process = subprocess.Popen(
+        script(tmp_path, body), stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    assert process.stdout is not None
+    others = [int(each) for each in process.stdout.readline().split()]
+    assert len(others) == 3
+    assert all(alive(each) for each in others)
+    process.kill()
+    process.wait()
+    start = time.monotonic()
+    while any(alive(each) for each in others):
+        assert time.monotonic() - start < 20
+        time.sleep(0.005)
+    process.stdout.close()
+
+
+def test_the_end_of_a_program_stops_what_never_returns(tmp_path):
+    body = """
+tokengate.configure_default(stop_timeout=0.2)
+token = never()
+while token.state.name != "EXECUTING":
+    time.sleep(0.001)
+print(*tokengate.get_coordinator()._lanes["process"].pids(), flush=True)
+"""
+    done = subprocess.run(
+        script(tmp_path, body), capture_output=True, text=True, timeout=60, cwd=tmp_path
+    )
+    assert done.returncode == 0
+    assert "1 functions still run" in done.stderr
+    assert not any(alive(int(each)) for each in done.stdout.split())
+
+
+def test_a_forked_program_has_workers_of_its_own(tmp_path):
+    body = """
+mine = pid().result()
+child = os.fork()
+if child == 0:
+    theirs = pid().result()
+    tokengate.get_coordinator().stop()
+    os._exit(0 if theirs != mine else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), pid().result() == mine)
+"""
+    done = subprocess.run(
+        script(tmp_path, body),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+    )
+    assert done.stdout == "0 True\n", done
+
+
+async def test_the_path_and_the_environment_of_the_moment_are_handed_over(
+    new_coordinator, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("TOKENGATE_TEST_VALUE", "seen")
+    monkeypatch.chdir(tmp_path)
+    coordinator = new_coordinator(process_workers=1)
+    assert (
+        await coordinator.submit(
+            task_token_guard("env", lane="process")(os.getenv), "TOKENGATE_TEST_VALUE"
+        )
+        == "seen"
+    )
+    assert await coordinator.submit(task_token_guard("cwd", lane="process")(os.getcwd)) == str(
+        tmp_path
+    )
+    await coordinator.aclose()

@@ -1,0 +1,181 @@
+/* The worker's side of the board (tg_board.h), for the loop in tokengate/lanes/child.py.
+ *
+ * By hand and in C: it must load in a sub-interpreter with a GIL of its own, and without the rest of the package. The board
+ * is any writable buffer of at least `size` bytes.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include "tg_board.h"
+
+#if !defined(_WIN32)
+#  include <errno.h>
+#  include <sys/socket.h>
+#endif
+#if defined(__linux__)
+#  include <signal.h>
+#  include <sys/prctl.h>
+#endif
+
+static tg_board *board_of(PyObject *object, Py_buffer *view)
+{
+    if (PyObject_GetBuffer(object, view, PyBUF_WRITABLE) < 0)
+        return NULL;
+    if (view->len >= (Py_ssize_t)sizeof(tg_board))
+        return (tg_board *)view->buf;
+    PyErr_Format(PyExc_ValueError, "a board needs %zu bytes, this buffer has %zd", sizeof(tg_board), view->len);
+    PyBuffer_Release(view);
+    return NULL;
+}
+
+static bool wants(const char *name, Py_ssize_t count, Py_ssize_t expected)
+{
+    if (count == expected)
+        return true;
+    PyErr_Format(PyExc_TypeError, "%s() takes %zd arguments, got %zd", name, expected, count);
+    return false;
+}
+
+PyDoc_STRVAR(begin_doc, "begin(board, number, /)\n--\n\n"
+                        "True: the token of that number is the worker's to run. False: it was taken back.");
+
+static PyObject *begin(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    Py_buffer view;
+    if (!wants("begin", count, 2))
+        return NULL;
+    unsigned long long number = PyLong_AsUnsignedLongLong(args[1]);
+    if (number == (unsigned long long)-1 && PyErr_Occurred())
+        return NULL;
+    tg_board *board = board_of(args[0], &view);
+    if (board == NULL)
+        return NULL;
+    bool ours = tg_board_begin(board, number);
+    PyBuffer_Release(&view);
+    return PyBool_FromLong(ours);
+}
+
+PyDoc_STRVAR(post_doc, "post(board, number, started, run, kind, payload, /)\n--\n\n"
+                       "Posts a reply; False where it does not fit.\n\n"
+                       "started: monotonic ns; run: ns; payload: bytes or None.");
+
+static PyObject *post(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    Py_buffer view;
+    tg_reply reply;
+    char *payload = NULL;
+    Py_ssize_t size = 0;
+    if (!wants("post", count, 6))
+        return NULL;
+    reply.number = PyLong_AsUnsignedLongLong(args[1]);
+    reply.started = PyLong_AsLongLong(args[2]);
+    reply.run = PyLong_AsLongLong(args[3]);
+    reply.kind = (uint32_t)PyLong_AsUnsignedLong(args[4]);
+    if (PyErr_Occurred())
+        return NULL;
+    if (args[5] != Py_None && PyBytes_AsStringAndSize(args[5], &payload, &size) < 0)
+        return NULL;
+    if (size > TG_BOARD_RING)
+        Py_RETURN_FALSE;
+    reply.size = (uint32_t)size;
+    tg_board *board = board_of(args[0], &view);
+    if (board == NULL)
+        return NULL;
+    bool done = tg_board_post(board, &reply, payload);
+    PyBuffer_Release(&view);
+    return PyBool_FromLong(done);
+}
+
+PyDoc_STRVAR(die_with_parent_doc, "die_with_parent()\n--\n\n"
+                                  "Asks the system to kill this process when its parent ends. False where it cannot.");
+
+static PyObject *die_with_parent(PyObject *module, PyObject *unused)
+{
+    (void)module;
+    (void)unused;
+#if defined(__linux__)
+    return PyBool_FromLong(prctl(PR_SET_PDEATHSIG, SIGKILL) == 0);
+#else
+    Py_RETURN_FALSE;
+#endif
+}
+
+#if !defined(_WIN32)
+PyDoc_STRVAR(receive_doc, "receive(fd, size, head, /)\n--\n\n"
+                          "Exactly `size` bytes of a stream socket, of which `head` has been read already.\n\n"
+                          "Copied once. Blocks; fewer where the stream ends. OSError where reading fails.");
+
+static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    char *head;
+    Py_ssize_t have;
+    if (!wants("receive", count, 3) || PyBytes_AsStringAndSize(args[2], &head, &have) < 0)
+        return NULL;
+    int fd = (int)PyLong_AsLong(args[0]);
+    Py_ssize_t size = PyLong_AsSsize_t(args[1]);
+    if (PyErr_Occurred())
+        return NULL;
+    if (have > size) {
+        PyErr_SetString(PyExc_ValueError, "receive(): the head is longer than the whole");
+        return NULL;
+    }
+    PyObject *whole = PyBytes_FromStringAndSize(NULL, size);
+    if (whole == NULL)
+        return NULL;
+    char *into = PyBytes_AS_STRING(whole);
+    memcpy(into, head, (size_t)have);
+    while (have < size) {
+        ssize_t got;
+        Py_BEGIN_ALLOW_THREADS
+        got = recv(fd, into + have, (size_t)(size - have), MSG_WAITALL);
+        Py_END_ALLOW_THREADS
+        if (got < 0 && errno == EINTR && PyErr_CheckSignals() == 0)
+            continue;
+        if (got < 0) {
+            Py_DECREF(whole);
+            return PyErr_Occurred() ? NULL : PyErr_SetFromErrno(PyExc_OSError);
+        }
+        if (got == 0)
+            break;
+        have += got;
+    }
+    if (have < size && _PyBytes_Resize(&whole, have) < 0)
+        return NULL;
+    return whole;
+}
+#endif
+
+static PyMethodDef methods[] = {
+#if !defined(_WIN32)
+    {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, receive_doc},
+#endif
+    {"begin", (PyCFunction)(void (*)(void))begin, METH_FASTCALL, begin_doc},
+    {"post", (PyCFunction)(void (*)(void))post, METH_FASTCALL, post_doc},
+    {"die_with_parent", die_with_parent, METH_NOARGS, die_with_parent_doc},
+    {NULL, NULL, 0, NULL},
+};
+
+static int fill(PyObject *module) { return PyModule_AddIntConstant(module, "size", (long)sizeof(tg_board)); }
+
+static PyModuleDef_Slot slots[] = {
+    {Py_mod_exec, (void *)fill},
+#if PY_VERSION_HEX >= 0x030c0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+#if PY_VERSION_HEX >= 0x030d0000
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "_board",
+    .m_doc = "The worker's side of the memory it shares with its parent.",
+    .m_methods = methods,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__board(void) { return PyModuleDef_Init(&definition); }

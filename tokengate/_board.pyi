@@ -1,0 +1,25 @@
+"""The worker's side of the memory it shares with its parent (`tg_board.h`)."""
+
+from typing_extensions import Buffer
+
+size: int  # bytes of a board
+
+def begin(board: Buffer, number: int, /) -> bool:
+    """True: the token of that number is the worker's to run. False: it was taken back."""
+
+def post(
+    board: Buffer, number: int, started: int, run: int, kind: int, payload: bytes | None, /
+) -> bool:
+    """Posts a reply; False where it does not fit.
+
+    started: monotonic ns; run: ns; payload: bytes or None.
+    """
+
+def receive(fd: int, size: int, head: bytes, /) -> bytes:
+    """Exactly `size` bytes of a stream socket, of which `head` has been read already.
+
+    Copied once. Blocks; fewer where the stream ends. OSError where reading fails.
+    """
+
+def die_with_parent() -> bool:
+    """Asks the system to kill this process when its parent ends. False where it cannot."""

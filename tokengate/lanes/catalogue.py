@@ -1,0 +1,49 @@
+"""Which lanes there are, and how each is opened. What a lane needs is imported when it is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tokengate import _core
+from tokengate.errors import LaneUnavailable
+
+if TYPE_CHECKING:
+    from tokengate.lanes.remote import Launcher, RemoteLane
+
+__all__ = ["LANES", "enter_worker", "inside_worker", "open_lane", "require_lane"]
+
+LANES = ("thread", "process")
+
+_inside = False
+
+
+def inside_worker() -> bool:
+    """True in a worker of another lane: its own guarded calls all run on its threads."""
+    return _inside
+
+
+def enter_worker() -> None:
+    """From here on this process is a worker."""
+    global _inside
+    _inside = True
+
+
+def require_lane(lane: str) -> None:
+    """LaneUnavailable, saying why, for a lane that cannot run here."""
+    if lane not in LANES:
+        expected = " or ".join(map(repr, LANES))
+        raise LaneUnavailable(f"lane={lane!r} is not available here; expected {expected}")
+
+
+def open_lane(home: _core.Core, name: str, prefix: str, workers: int) -> RemoteLane:
+    """A lane for a coordinator; starts nothing yet. LaneUnavailable as `require_lane`."""
+    require_lane(name)
+    from tokengate.lanes.remote import RemoteLane
+
+    return RemoteLane(home, name, prefix, workers, _launcher(name))
+
+
+def _launcher(name: str) -> Launcher:
+    from tokengate.lanes.processes import ProcessLauncher
+
+    return ProcessLauncher()

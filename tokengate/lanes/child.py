@@ -1,0 +1,307 @@
+"""The loop of a remote worker: takes frames from a pipe, runs tokens, posts replies.
+
+Self-contained on purpose: it imports nothing of this package, so that it can run where the core can
+not be loaded. Its parent speaks through `tokengate.lanes.wire`.
+
+Down the pipe come frames: `FRAME` (bytes of a pickle, number of buffers), the size and kind of each
+buffer, the pickle, the buffers. Replies go through the board (`tg_board.h`), and up the pipe goes
+`RING`, one byte, when the parent should look there; what does not fit goes up as `REPLY`.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import importlib
+import os
+import pickle
+import socket
+import struct
+import sys
+import traceback
+from collections.abc import Callable
+from time import monotonic_ns
+from typing import Any
+
+FRAME = struct.Struct("<II")
+BUFFER = struct.Struct("<QB")  # size, 1: may be written to
+REPLY = struct.Struct("<cQqqIII")  # mark, number, started, run, kind, bytes of pickle, buffers
+READY, BROKEN, RING, LARGE = b"!", b"?", b".", b"="
+RESULT, ERROR, NOTHING = 0, 1, 2
+OUT_OF_BAND = 16_384  # bytes; smaller ones are copied into the pickle
+FLUSH_NS = 1_000_000
+SIMPLE = frozenset((bool, int, float, str, type(None)))
+
+
+class Gone(Exception):
+    """The other side has closed the pipe."""
+
+
+class Pipe:
+    """Reads exact amounts with few system calls. receive: the board's, None: it has none."""
+
+    def __init__(self, sock: socket.socket, receive: Callable[..., bytes] | None) -> None:
+        self.sock = sock
+        self.receive = receive
+        self.rest = b""
+
+    def read(self, size: int) -> bytes:
+        """Exactly so many bytes, in a fresh object. Blocks; Gone at the end of the stream."""
+        rest = self.rest
+        if len(rest) >= size:
+            self.rest = rest[size:]
+            return rest[:size]
+        if size > 65_536:
+            self.rest = b""
+            if self.receive is not None:
+                whole = self.receive(self.sock.fileno(), size, rest)
+                if len(whole) < size:
+                    raise Gone
+                return whole
+            return rest + self._rest(size - len(rest))
+        while len(rest) < size:
+            more = self.sock.recv(131_072)
+            if not more:
+                raise Gone
+            rest = more if not rest else rest + more
+        self.rest = rest[size:]
+        return rest[:size]
+
+    def _rest(self, size: int) -> bytes:
+        more = self.sock.recv(size, socket.MSG_WAITALL)
+        while len(more) < size:
+            part = self.sock.recv(size - len(more), socket.MSG_WAITALL)
+            if not part:
+                raise Gone
+            more += part
+        return more
+
+    def read_into(self, size: int) -> bytearray:
+        """The same, in memory that may be written to."""
+        data = bytearray(size)
+        head = self.rest[:size]
+        self.rest = self.rest[size:]
+        data[: len(head)] = head
+        view = memoryview(data)[len(head) :]
+        while view:
+            got = self.sock.recv_into(view, len(view), socket.MSG_WAITALL)
+            if not got:
+                raise Gone
+            view = view[got:]
+        return data
+
+
+def pack(value: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:
+    """A pickle, and the large buffers that travel beside it."""
+    buffers: list[pickle.PickleBuffer] = []
+    kind = type(value)
+    if kind in SIMPLE:
+        return pickle.dumps(value, 5), buffers
+    if kind in (bytes, bytearray) and len(value) >= OUT_OF_BAND:
+        value = pickle.PickleBuffer(value)
+
+    def keep(buffer: pickle.PickleBuffer) -> bool:
+        if buffer.raw().nbytes < OUT_OF_BAND:
+            return True
+        buffers.append(buffer)
+        return False
+
+    return pickle.dumps(value, 5, buffer_callback=keep), buffers
+
+
+def describe(error: BaseException) -> str:
+    """Name and text of an exception, whatever its own methods do."""
+    name = f"{type(error).__module__}.{type(error).__qualname__}".removeprefix("builtins.")
+    try:
+        text = str(error)
+    except BaseException:
+        text = ""
+    return f"{name}: {text}" if text else name
+
+
+def pack_error(error: BaseException) -> bytes:
+    """(exception, text of its traceback), or (None, text, what it was) where it cannot travel."""
+    try:
+        text = "".join(traceback.format_exception(error))
+    except BaseException:
+        text = describe(error)
+    try:
+        data = pickle.dumps((error, text), 5)
+        pickle.loads(data)  # some come out of a pickle as something else, or not at all
+    except BaseException as why:
+        return pickle.dumps((None, text, f"{describe(error)} ({describe(why)})"), 5)
+    return data
+
+
+def find(module: str, name: str, wrapped: bool) -> Callable[..., Any]:
+    """The function of that name; wrapped: under the guard that has taken its place."""
+    found: Any = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    if wrapped:
+        found = found.__wrapped__
+    fn: Callable[..., Any] = getattr(found, "__func__", found)
+    return fn
+
+
+class Call:
+    """What is known of the calls of one function."""
+
+    def __init__(self, definition: bytes) -> None:
+        self.fn: Callable[..., Any] | None = None
+        self._how: Any
+        self.operation: str
+        self.tags: dict[str, Any]
+        self.operation, self.tags, self._how = pickle.loads(definition)
+
+    def load(self) -> Callable[..., Any]:
+        """Finds the function, for each token anew until it is found. Raises what that raises."""
+        how = self._how
+        try:
+            fn: Callable[..., Any] = find(*how) if type(how) is tuple else pickle.loads(how)
+        except BaseException as error:
+            what = ".".join(how[:2]) if type(how) is tuple else "the function"
+            error.add_note(f"a worker could not load {what} of operation {self.operation!r}")
+            raise
+        self.fn = fn
+        return fn
+
+
+class Server:
+    """One worker's state: what it runs right now, and what it knows."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        memory: Any,
+        board: Any,
+        deadline_var: contextvars.ContextVar[int] | None,
+        variables: dict[str, contextvars.ContextVar[Any]],
+    ) -> None:
+        self.sock = sock
+        self.memory = memory
+        self.board = board
+        self.deadline_var = deadline_var
+        self.variables = variables
+        self.calls: dict[int, Call] = {}
+        self.current: tuple[Call, int, int] | None = None  # call, id, deadline
+        self.forked = False  # this is a child that a function forked, which has returned here
+        self.told = 0  # when the parent was last told to look
+
+    def serve(self) -> None:
+        """Runs tokens until the pipe is closed."""
+        pipe = Pipe(self.sock, getattr(self.board, "receive", None))
+        base = contextvars.copy_context()
+        try:
+            while True:
+                size, count = FRAME.unpack(pipe.read(FRAME.size))
+                kinds = [BUFFER.unpack(pipe.read(BUFFER.size)) for _ in range(count)]
+                first, news, refs, payloads, ids, deadlines = pickle.loads(pipe.read(size))
+                buffers = iter(
+                    [pipe.read_into(n) if mutable else pipe.read(n) for n, mutable in kinds]
+                )
+                for number, definition in news or ():
+                    self.calls[number] = Call(definition)
+                if type(refs) is int:
+                    refs = [refs] * len(payloads)
+                for i, payload in enumerate(payloads):
+                    deadline = 0 if deadlines is None else deadlines[i]
+                    own = None
+                    if type(payload) is tuple:
+                        payload, n = payload
+                        own = [next(buffers) for _ in range(n)]
+                    if self.board.begin(self.memory, first + i):
+                        call = self.calls[refs[i]]
+                        self.run(first + i, call, payload, own, ids[i], deadline, base.copy())
+                self.ring()
+        except (Gone, ConnectionError):
+            return
+
+    def ring(self) -> None:
+        """Tells the parent to look at the board."""
+        self.told = monotonic_ns()
+        self.sock.sendall(RING)
+
+    def run(
+        self,
+        number: int,
+        call: Call,
+        payload: bytes | None,
+        buffers: list[Any] | None,
+        token_id: int,
+        deadline: int,
+        context: contextvars.Context,
+    ) -> None:
+        """One token, from its pickle to that of its result. What it does wrong ends only itself."""
+        started = monotonic_ns()
+        kind = RESULT
+        args: tuple[Any, ...] = ()
+        kwargs: dict[str, Any] | None = None
+        data: bytes | None = None
+        large: list[pickle.PickleBuffer] = []
+        self.current = (call, token_id, deadline)
+        finished = 0
+        try:
+            fn = call.fn or call.load()
+            if payload is not None:
+                found = pickle.loads(payload, buffers=buffers)
+                if type(found) is tuple:
+                    args = found
+                else:
+                    args, kwargs, values = found
+                    for name, value in (values or {}).items():
+                        if name in self.variables:
+                            context.run(self.variables[name].set, value)
+            if deadline and self.deadline_var is not None:
+                context.run(self.deadline_var.set, deadline)
+            started = monotonic_ns()
+            value = context.run(fn, *args, **kwargs) if kwargs else context.run(fn, *args)
+            finished = monotonic_ns()
+        except BaseException as error:
+            finished = finished or monotonic_ns()
+            kind = ERROR
+            if error.__traceback__ is not None:
+                error.__traceback__ = error.__traceback__.tb_next  # this frame says nothing
+            data = pack_error(error)
+        else:
+            if value is None:
+                kind = NOTHING
+            else:
+                try:
+                    data, large = pack(value)
+                except BaseException as error:
+                    kind = ERROR
+                    data = pack_error(
+                        TypeError(
+                            f"operation {call.operation!r} returned an object of type "
+                            f"{type(value).__qualname__}, which cannot be pickled and so cannot "
+                            f"leave its worker: {describe(error)}"
+                        )
+                    )
+            value = None
+        if self.forked:
+            sys.stdout.flush()
+            os._exit(0)  # the pipe is the other process's
+        self.current = None
+        args, kwargs = (), None
+        run = finished - started
+        if large or not self.board.post(self.memory, number, started, run, kind, data):
+            self.send(number, started, run, kind, data or b"", large)
+        elif finished - self.told > FLUSH_NS:
+            self.ring()
+
+    def send(
+        self,
+        number: int,
+        started: int,
+        run: int,
+        kind: int,
+        data: bytes,
+        large: list[pickle.PickleBuffer],
+    ) -> None:
+        """A reply that the board has no room for."""
+        views = [buffer.raw() for buffer in large]
+        head = REPLY.pack(LARGE, number, started, run, kind, len(data), len(views))
+        sizes = b"".join(BUFFER.pack(view.nbytes, not view.readonly) for view in views)
+        self.sock.sendall(head + sizes + data)
+        for view in views:
+            self.sock.sendall(view)

@@ -1,0 +1,427 @@
+"""What all lanes share whose tokens run outside this interpreter: a carrier thread for each worker.
+
+The carrier claims tokens, sends them, waits for replies and for the worker's end, and starts the
+next worker. What a worker is - a process, an interpreter - is the business of its `Launcher`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import socket
+import threading
+import weakref
+from collections.abc import Mapping
+from itertools import count
+from typing import Any, Protocol
+
+from tokengate import _core
+from tokengate.errors import OperationQuarantined, TokenGateError, TokenKilled, WorkerDied
+from tokengate.lanes import travel
+from tokengate.lanes.child import ERROR, LARGE, RING, Gone
+from tokengate.lanes.threads import ThreadLane
+from tokengate.lanes.wire import define, encode, pack_call, read_reply, unbound
+from tokengate.naming import operation_name
+
+__all__ = ["Launcher", "RemoteLane", "RemoteWorker", "Running", "StartFailed"]
+
+log = logging.getLogger("tokengate")
+
+LOOK = 0.005  # s between looks at a worker that has been sent more than it has begun
+TRIES = 3  # starts in a row that may fail before what waits is told
+RETRY = 1.0  # s until the next try after that
+MOST_AT_ONCE = 16_384  # bytes that an idle worker's pipe takes without blocking
+
+
+class StartFailed(Exception):
+    """No worker could be started; says why."""
+
+
+class Running(Protocol):
+    """One worker that runs. All methods but `kill` are called on its carrier's thread."""
+
+    pipe: socket.socket
+    memory: Any  # the board: a writable buffer, shared with the worker
+    sentinel: int  # a descriptor that turns readable when the worker has ended; -1: there is none
+    name: str  # for reports: "process 1234"
+
+    def kill(self) -> None:
+        """Stop what runs there, at once. Any thread; does not block; again does nothing."""
+
+    def reap(self) -> str:
+        """Wait until it has ended, killing it if it does not; how it ended, in words."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Let it end by itself, soon, and release what it held."""
+
+
+class Launcher(Protocol):
+    """Starts workers of one lane."""
+
+    def launch(self) -> Running:
+        """A worker that is ready for its first token. Blocks; StartFailed if there can be none."""
+        raise NotImplementedError
+
+
+class RemoteLane(_core.RemoteCore):
+    """A lane of one coordinator, with a pool, queues, limits, keys and figures of its own."""
+
+    def __init__(self, home: _core.Core, name: str, prefix: str, workers: int, launcher: Launcher):
+        self.name = name
+        self.home = home
+        self.launcher = launcher
+        self.threads = ThreadLane(f"{prefix}-{name}", False)
+        self._numbers = count(1)
+        self._lock = threading.Lock()
+        self._attach_lane(self.threads.workers, self.threads.started, self.threads.exited, None)
+        self._set_steering(0.0, workers, False)
+        self._share_ids(home)
+        self._open_pool(workers)
+        self._set_travelling(travel.variables)
+
+    def __repr__(self) -> str:
+        return f"<{self.name} lane of {self.home!r}>"
+
+    # -- the core's hooks ----------------------------------------------------------------------
+
+    def _forked(self) -> None:
+        self.threads.forget()
+
+    def _new_carrier(self) -> RemoteWorker:
+        return RemoteWorker(self)
+
+    def _refer(
+        self, fn: Any, args: tuple[Any, ...], operation: str, tags: Mapping[str, Any]
+    ) -> tuple[_core.Ref, tuple[Any, ...]]:
+        """What workers must know of the calls of a function, and the arguments to send."""
+        plain, args = unbound(fn, args)
+        ref = self._known_ref(plain, operation, tags)
+        if ref is None:
+            definition = define(plain, operation, tags)
+            ref = _core.Ref(plain, tags, next(self._numbers), definition)
+            self._keep_ref(ref, operation)
+        return ref, args
+
+    def _payload(
+        self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None
+    ) -> tuple[Any, int]:
+        return pack_call(operation_name(fn), args, kwargs, travel.current())
+
+    # -- administration ------------------------------------------------------------------------
+
+    def quarantine(self, name: str, how: str) -> None:
+        """Refuse an operation whose runs kill their workers, until it is resumed."""
+        error = OperationQuarantined(
+            f"operation {name!r} is quarantined: its runs killed {_core.DEADLY_RUNS} workers of "
+            f"the {self.name} lane in a row (the last one {how}). Find out why, then "
+            f"coordinator.resume({name!r})"
+        )
+        log.error("%s", error)
+        self._quarantine(name, error)
+        self._kill_waiting(OperationQuarantined, str(error), name)
+
+    def lift_quarantine(self, name: str | None) -> None:
+        """Take the calls of an operation (None: of all) again."""
+        for each in self._operation_names() if name is None else [name]:
+            self._quarantine(each, None)
+
+    def pids(self) -> list[int]:
+        """Of the processes its workers are, where they are processes."""
+        found = [each.pid for each in list(self.threads.workers) if isinstance(each, RemoteWorker)]
+        return [pid for pid in found if pid]
+
+
+class RemoteTraceback(Exception):
+    """Cause of an exception that a remote worker raised: its traceback there, as text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+    def __str__(self) -> str:
+        return f'\n"""\n{self.text}"""'
+
+
+class RemoteWorker(_core.Carrier):
+    """One carrier: a thread here, a worker elsewhere.
+
+    Its methods are its own thread's but for `_kill`, `_send_one` and the properties.
+    """
+
+    def __init__(self, core: RemoteLane) -> None:
+        self._lane = weakref.ref(core)  # a lane nobody holds can go
+        self._label = core.name
+        self._launcher = core.launcher
+        self._threads = core.threads
+        self._running: Running | None = None
+        self._died = ""  # how the last one ended
+        self._backlog: list[Any] = []  # gathered by a submitter, left to this thread to send
+        self._bell = _Bell()
+        self._buffer = bytearray(65_536)
+
+    def run(self) -> None:
+        """The body of the carrier's thread."""
+        try:
+            self._enter(self._bell.target)
+            self._threads.started(self)
+            while not self.left:
+                try:
+                    self._carry()
+                except Exception:
+                    # Its tokens must end, whatever went wrong here.
+                    log.exception("a carrier of the %s lane starts over", self._label)
+                    self._kill()
+                    self._bury()
+        finally:
+            if self._running is not None:
+                self._running.close()
+                self._running = None
+            self._bell.close()
+            self._threads.exited(self)
+
+    def _carry(self) -> None:
+        while True:
+            with self.drive:
+                while self._running is None:
+                    self._start()
+                    if self._running is None and self._should_leave():
+                        return
+                alive = self._send_all()
+            if alive and self.left:
+                return
+            if alive:
+                alive = self._wait(LOOK if self._patience() else None)
+            if not alive:
+                self._bury()
+
+    # -- its worker ----------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        why = ""
+        for _ in range(TRIES):
+            try:
+                running = self._launcher.launch()
+            except Exception as error:
+                why = str(error) if isinstance(error, StartFailed) else f"{error!r}"
+                log.warning("a worker of the %s lane could not be started: %s", self._label, why)
+            else:
+                self._running = running
+                self._attach(running.memory)
+                self._poller = _Poller(running, self._bell)
+                return
+        message = f"no worker of the {self._label} lane could be started: {why}"
+        self._fail_again(WorkerDied(message))
+        lane = self._lane()
+        if lane is not None:
+            lane._kill_waiting(TokenKilled, message)
+
+    def _should_leave(self) -> bool:
+        """After starts that failed: whether the pool wants this worker to end; else it pauses."""
+        if self._leave_if_closing():
+            return True
+        self._bell.wait(RETRY)
+        return self._leave_if_closing()
+
+    def _bury(self) -> None:
+        """The worker is gone: its executing token fails, the others go on elsewhere."""
+        running = self._running
+        if running is None:
+            return
+        self._died = running.reap()
+        self._take_replies()
+        self._running = None
+        self._backlog = []
+        fatal = self._lost()
+        if fatal is not None:
+            fatal[0].quarantine(fatal[1], self._died)
+        running.close()
+
+    def _kill(self) -> None:
+        running = self._running
+        if running is not None:
+            running.kill()
+
+    def _death_of(self, token: _core.TokenBase) -> BaseException:
+        return WorkerDied(f"the worker that ran {token!r} {self._died}")
+
+    @property
+    def pid(self) -> int:
+        """Of the process its worker is; 0: none, or none yet."""
+        return getattr(self._running, "pid", 0)
+
+    @property
+    def place(self) -> str:
+        """Where its tokens run, for reports."""
+        running = self._running
+        return "a worker that is being started" if running is None else running.name
+
+    # -- out -----------------------------------------------------------------------------------
+
+    def _send_all(self) -> bool:
+        try:
+            for pieces in self._backlog:
+                self._send(pieces)
+            self._backlog = []
+            while True:
+                frame = self._gather()
+                if frame is None:
+                    return True
+                self._send(encode(frame))
+        except (OSError, Gone):
+            return False
+
+    def _send_one(self) -> bool:
+        """By a submitter, under `drive`. False: this thread has something to do."""
+        running = self._running
+        frame = self._gather(1)
+        if frame is None or running is None:
+            return not self.left
+        pieces = encode(frame)
+        if len(pieces) == 1 and len(pieces[0]) <= MOST_AT_ONCE:
+            try:
+                if running.pipe.send(pieces[0], _DONTWAIT) == len(pieces[0]):
+                    return True
+            except OSError:
+                return False  # this thread will see what is the matter
+            raise AssertionError("an idle worker's pipe was full")
+        self._backlog.append(pieces)
+        return False
+
+    def _send(self, pieces: list[Any]) -> None:
+        running = self._running
+        assert running is not None
+        for piece in pieces:
+            view = memoryview(piece).cast("B")
+            while view:
+                try:
+                    view = view[running.pipe.send(view, _DONTWAIT) :]
+                except BlockingIOError:
+                    # It may be blocked itself on a reply that is too large for the pipe.
+                    if self._poller.wait_to_send() and not self._receive():
+                        raise Gone from None
+
+    # -- in ------------------------------------------------------------------------------------
+
+    def _wait(self, timeout: float | None) -> bool:
+        """Until something has happened, or so long. False: the worker is gone."""
+        heard, ended, rung = self._poller.wait(timeout)
+        if rung:
+            self._bell.clear()
+        if heard and not self._receive():
+            return False
+        if ended:
+            return False
+        self._take_replies()
+        if not heard and self.pending:
+            self._look()
+        return True
+
+    def _receive(self) -> bool:
+        """What the worker says. False: it has closed the pipe."""
+        running = self._running
+        assert running is not None
+        try:
+            got = running.pipe.recv_into(self._buffer, 0, _DONTWAIT)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        if got == 0:
+            return False
+        said = bytes(memoryview(self._buffer)[:got])
+        while said:
+            at = said.find(LARGE)
+            if at < 0:
+                if said.strip(RING):
+                    log.error("%s said %r, which means nothing", running.name, said[:40])
+                    return False
+                break
+            try:
+                reply, said = read_reply(running.pipe, said[at:])
+            except (Gone, OSError):
+                return False
+            self._reply(*reply)
+        self._take_replies()
+        return True
+
+    def _failed(self, value: Any) -> BaseException:
+        """The exception of a failed run, from what its worker sent."""
+        if isinstance(value, BaseException):
+            return value
+        error: BaseException | None
+        error, text = value[0], value[1]
+        if error is None:
+            error = TokenGateError(
+                f"the function raised an exception that cannot be pickled and so cannot leave its "
+                f"worker: {value[2]}"
+            )
+        error.__cause__ = RemoteTraceback(text)
+        return error
+
+    def _unreadable(self, error: BaseException, kind: int) -> BaseException:
+        what = "an exception" if kind == ERROR else "a result"
+        failure = TokenGateError(
+            f"{what} that came from a worker cannot be unpickled here: {error!r}"
+        )
+        failure.__cause__ = error
+        return failure
+
+
+_DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
+
+
+class _Bell:
+    """Wakes a carrier that waits on descriptors."""
+
+    def __init__(self) -> None:
+        if hasattr(os, "eventfd"):
+            self.source = self.target = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        else:
+            self.source, self.target = os.pipe()
+            os.set_blocking(self.source, False)
+            os.set_blocking(self.target, False)
+
+    def clear(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self.source, 8 if self.source == self.target else 4096)
+
+    def wait(self, timeout: float) -> None:
+        poller = select.poll()
+        poller.register(self.source, select.POLLIN)
+        poller.poll(timeout * 1000)
+        self.clear()
+
+    def close(self) -> None:
+        os.close(self.source)
+        if self.target != self.source:
+            os.close(self.target)
+
+
+class _Poller:
+    """Waits for a worker's pipe, its end, and its carrier's bell."""
+
+    def __init__(self, running: Running, bell: _Bell) -> None:
+        self._pipe, self._end, self._rung = running.pipe.fileno(), running.sentinel, bell.source
+        self._poll = select.poll()
+        self._sending = select.poll()
+        for fd in (self._pipe, self._end, self._rung):
+            if fd >= 0:
+                self._poll.register(fd, select.POLLIN)
+        self._sending.register(self._pipe, select.POLLIN | select.POLLOUT)
+        if self._end >= 0:
+            self._sending.register(self._end, select.POLLIN)
+
+    def wait(self, timeout: float | None) -> tuple[bool, bool, bool]:
+        """(the pipe can be read, the worker has ended, the bell has rung)."""
+        found = [fd for fd, _ in self._poll.poll(None if timeout is None else timeout * 1000)]
+        return self._pipe in found, self._end in found, self._rung in found
+
+    def wait_to_send(self) -> bool:
+        """Until the pipe takes more; True: it must be read first. Gone if the worker has ended."""
+        events = dict(self._sending.poll())
+        if self._end in events:
+            raise Gone
+        return bool(events.get(self._pipe, 0) & (select.POLLIN | select.POLLHUP))

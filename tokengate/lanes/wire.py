@@ -1,0 +1,183 @@
+"""What the parent says to a remote worker and hears from it; the other end is `lanes.child`.
+
+Calls are pickled where they are made, so that what cannot travel is told there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import pickle
+import socket
+import sys
+from collections.abc import Mapping
+from types import FunctionType, MethodType
+from typing import Any
+
+from tokengate import _board
+from tokengate.lanes.child import BUFFER, FRAME, OUT_OF_BAND, REPLY, SIMPLE, Pipe
+from tokengate.naming import operation_name
+
+__all__ = ["Reply", "define", "encode", "pack_call", "read_reply", "unbound"]
+
+Payload = bytes | tuple[bytes, list[memoryview]] | None
+Reply = tuple[int, int, int, int, bytes, list[Any] | None]
+
+# Optional: functions that have no name of their own can travel, too.
+cloudpickle: Any = None
+with contextlib.suppress(ImportError):
+    cloudpickle = importlib.import_module("cloudpickle")
+
+
+def encode(frame: tuple[Any, ...]) -> list[Any]:
+    """The bytes of a frame that `Carrier._gather` made: pieces to be sent one after another."""
+    first, news, refs, payloads, ids, deadlines, size = frame
+    views: list[memoryview] = []
+    if size >= OUT_OF_BAND:
+        for i, payload in enumerate(payloads):
+            if type(payload) is tuple:
+                payloads[i] = (payload[0], len(payload[1]))
+                views += payload[1]
+    if refs.count(refs[0]) == len(refs):
+        refs = refs[0]
+    told: list[tuple[int, bytes]] | None = None
+    if news:
+        told = [(ref.number, ref.definition) for ref in news]
+    body = pickle.dumps((first, told, refs, payloads, ids, deadlines), 5)
+    sizes = b"".join(BUFFER.pack(view.nbytes, not view.readonly) for view in views)
+    return [FRAME.pack(len(body), len(views)) + sizes + body, *views]
+
+
+def read_reply(sock: socket.socket, start: bytes) -> tuple[Reply, bytes]:
+    """A reply that did not fit the board, and what was read beyond it.
+
+    start: what of it has been read. Blocks until all is there; `child.Gone` where it ends before.
+    """
+    pipe = Pipe(sock, getattr(_board, "receive", None))
+    pipe.rest = start
+    _, number, started, run, kind, size, count = REPLY.unpack(pipe.read(REPLY.size))
+    kinds = [BUFFER.unpack(pipe.read(BUFFER.size)) for _ in range(count)]
+    data = pipe.read(size)
+    buffers = [pipe.read_into(n) if mutable else pipe.read(n) for n, mutable in kinds]
+    return (number, started, run, kind, data, buffers or None), pipe.rest
+
+
+def define(fn: Any, operation: str, tags: Mapping[str, Any]) -> bytes:
+    """What a worker must know of the calls of `fn`. TypeError where it cannot be found there."""
+    how: Any = _by_name(fn)
+    if how is None:
+        how = _by_value(fn)
+    try:
+        return pickle.dumps((operation, dict(tags), how), 5)
+    except Exception as error:
+        raise TypeError(
+            f"operation {operation!r}: its tags {dict(tags)!r} cannot be pickled, which they must "
+            f"be for a lane outside this interpreter: {error}"
+        ) from error
+
+
+def _by_name(fn: Any) -> tuple[str, str, bool] | None:
+    if not isinstance(fn, FunctionType):
+        return None
+    module, name = fn.__module__, fn.__qualname__
+    found: Any = sys.modules.get(module)
+    try:
+        for part in name.split("."):
+            found = getattr(found, part)
+    except AttributeError:
+        return None
+    for wrapped in (False, True):
+        if wrapped:
+            found = getattr(found, "__wrapped__", None)
+        if getattr(found, "__func__", found) is fn:  # of a class method, the function below it
+            return module, name, wrapped
+    return None
+
+
+def _by_value(fn: Any) -> bytes:
+    plain = isinstance(fn, FunctionType)
+    if cloudpickle is not None:
+        try:
+            return bytes(cloudpickle.dumps(fn, protocol=5))
+        except Exception as error:
+            why: Exception = error
+    else:
+        try:
+            if not plain:
+                return pickle.dumps(fn, 5)
+            why = TypeError("a lambda, or a function inside a function, has no name there")
+        except Exception as error:
+            why = error
+    hint = "" if cloudpickle is not None else "; or install cloudpickle, which carries it as it is"
+    raise TypeError(
+        f"{operation_name(fn)} cannot be found by a worker outside this interpreter ({why}): "
+        f"define it at the top of a module{hint}"
+    ) from why
+
+
+def unbound(fn: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
+    """A bound method's function, and its object as the first argument."""
+    while isinstance(fn, MethodType):
+        fn, args = fn.__func__, (fn.__self__, *args)
+    return fn, args
+
+
+def pack_call(
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None,
+    values: dict[str, Any] | None,
+) -> tuple[Payload, int]:
+    """The arguments as they travel, and their bytes. TypeError, naming it, for one that cannot."""
+    views: list[memoryview] = []
+
+    def keep(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if raw.nbytes < OUT_OF_BAND:
+            return True
+        views.append(raw)
+        return False
+
+    try:
+        found: Any = args
+        if any(type(each) not in SIMPLE for each in args):
+            found = tuple([_wrapped(each) for each in args])
+        if kwargs or values:
+            wrapped = {key: _wrapped(each) for key, each in (kwargs or {}).items()}
+            found = [found, wrapped, values]
+        data = pickle.dumps(found, 5, buffer_callback=keep)
+    except Exception as error:
+        raise TypeError(_blame(name, args, kwargs or {}, values or {}, error)) from error
+    if not views:
+        return data, len(data)
+    return (data, views), len(data) + sum(view.nbytes for view in views)
+
+
+def _wrapped(value: Any) -> Any:
+    kind = type(value)
+    if kind in (bytes, bytearray) and len(value) >= OUT_OF_BAND:
+        return pickle.PickleBuffer(value)
+    return pickle.PickleBuffer(value) if kind is memoryview else value
+
+
+def _blame(
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    values: dict[str, Any],
+    error: Exception,
+) -> str:
+    named = [
+        *((f"argument {place}", value) for place, value in enumerate(args, 1)),
+        *((f"argument {key!r}", value) for key, value in kwargs.items()),
+        *((f"context variable {key!r}", value) for key, value in values.items()),
+    ]
+    for what, value in named:
+        try:
+            pickle.dumps(_wrapped(value), 5, buffer_callback=lambda _: True)
+        except Exception as own:
+            return (
+                f"{name}: {what}, an object of type {type(value).__qualname__}, cannot be pickled "
+                f"and so cannot leave this interpreter: {own}"
+            )
+    return f"{name}: its arguments cannot be pickled together: {error}"

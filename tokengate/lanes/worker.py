@@ -1,0 +1,139 @@
+"""A worker process, from its start to its end; the loop in between is `tokengate.lanes.child`."""
+
+from __future__ import annotations
+
+import atexit
+import mmap
+import os
+import signal
+import socket
+import struct
+import sys
+import threading
+from multiprocessing import util
+from time import monotonic
+from typing import Any
+
+from tokengate import _board, _core
+from tokengate.lanes import child, travel
+from tokengate.lanes.catalogue import enter_worker
+from tokengate.lanes.zygote import prepare
+
+__all__ = ["CurrentToken", "main", "spawned"]
+
+LENGTH = struct.Struct("<I")
+OVER = 0.2  # s that non-daemon threads of functions get at the end
+
+_server: child.Server | None = None
+
+
+class CurrentToken:
+    """What `current_token()` gives in a worker process; the token itself lives in the parent."""
+
+    __slots__ = ("_deadline", "id", "operation_type", "tags")
+
+    def __init__(self, call: child.Call, token_id: int, deadline: int) -> None:
+        self.id = token_id
+        self.operation_type: str = call.operation
+        self.tags: dict[str, Any] = call.tags
+        self._deadline = deadline
+
+    def __repr__(self) -> str:
+        return f"<Token {self.id} {self.operation_type} in process {os.getpid()}>"
+
+    @property
+    def deadline(self) -> float | None:
+        """When it expires, in seconds of `time.monotonic`, or None."""
+        return self._deadline * 1e-9 if self._deadline else None
+
+    def remaining(self) -> float | None:
+        """Seconds until then, 0.0 where it has passed, or None without a deadline."""
+        return None if not self._deadline else max(0.0, self._deadline * 1e-9 - monotonic())
+
+    def done(self) -> bool:
+        """False: the process ends with its token."""
+        return False
+
+
+def _current() -> CurrentToken | None:
+    if _server is None or _server.current is None or _server.forked:
+        return None
+    return CurrentToken(*_server.current)
+
+
+def _forked() -> None:
+    if _server is not None:
+        _server.forked = True
+
+
+def main(
+    pipe_fd: int, board_fd: int, broken: str, late: dict[str, Any] | None, parent: int | None
+) -> int:
+    """Serve until the pipe is closed. The exit status.
+
+    broken: why there can be no worker, to be told to the parent. late: preparation data. parent:
+    the process to end with, where it is this one's parent.
+    """
+    global _server
+    sock = socket.socket(fileno=pipe_fd)
+    signal.signal(signal.SIGINT, _ignore)
+    if parent is not None:
+        _board.die_with_parent()
+        if os.getppid() != parent:
+            return 1
+    if not broken and late is not None:
+        broken = prepare(late)
+    if broken:
+        text = broken.encode(errors="replace")[-60_000:]
+        sock.sendall(child.BROKEN + LENGTH.pack(len(text)) + text)
+        return 1
+    _quiet_stdin()
+    memory = mmap.mmap(board_fd, _board.size)
+    os.close(board_fd)
+    _server = child.Server(sock, memory, _board, _core._deadline_var, travel.variables)
+    enter_worker()
+    _core.stand_in(_current)
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_forked)
+    sock.sendall(child.READY)
+    _server.serve()
+    _end()
+    return 0
+
+
+def _ignore(*_: object) -> None:
+    """Ctrl-C is for the program. Unlike SIG_IGN this is not inherited by what functions start."""
+
+
+def _quiet_stdin() -> None:
+    try:
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        if null > 0:
+            os.close(null)
+    except OSError:
+        pass
+
+
+def _end() -> None:
+    """As at the end of a process of multiprocessing: what was registered for the exit runs."""
+    deadline = monotonic() + OVER
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join(max(0.0, deadline - monotonic()))
+    util._exit_function()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    atexit._run_exitfuncs()
+
+
+def spawned(pipe_fd: int, board_fd: int) -> None:
+    """The body of a process that was started afresh; the pipe begins with preparation data."""
+    sock = socket.socket(fileno=pipe_fd)
+    pipe = child.Pipe(sock, None)
+    import pickle
+
+    (size,) = LENGTH.unpack(pipe.read(LENGTH.size))
+    data, parent = pickle.loads(pipe.read(size))
+    code = main(sock.detach(), board_fd, "", data, parent)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
