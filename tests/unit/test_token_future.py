@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -338,3 +340,37 @@ async def test_tasks_and_tokens_nest(
         return await asyncio.create_task(nest(depth - 1)) + await coordinator.submit(int, "1")
 
     assert await nest(20) == 21
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio shows its tasks from 3.14 on")
+async def test_tasks_that_await_tokens_are_shown(coordinator: Coordinator, gate: Gate) -> None:
+    async def awaiting() -> None:
+        await coordinator.submit(gate)
+
+    async def gathering() -> None:
+        await asyncio.gather(coordinator.submit(gate), coordinator.submit(gate))
+
+    made = [
+        asyncio.create_task(awaiting(), name="one"),
+        asyncio.create_task(gathering(), name="two"),
+    ]
+    await asyncio.sleep(0)
+    for task, function in zip(made, ("awaiting", "gathering"), strict=True):
+        assert function in asyncio.format_call_graph(task)
+    shown = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "asyncio",
+        "ps",
+        str(os.getpid()),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said = (await shown.communicate())[0].decode()
+    gate.open()
+    await asyncio.gather(*made)
+    if shown.returncode:
+        pytest.skip(f"this system does not let a process be looked into: {said.strip()[-200:]}")
+    lines = said.splitlines()
+    assert any("one" in line and "awaiting" in line for line in lines), said
+    assert any("two" in line and "gathering" in line for line in lines), said
