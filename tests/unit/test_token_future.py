@@ -374,3 +374,21 @@ async def test_tasks_that_await_tokens_are_shown(coordinator: Coordinator, gate:
     lines = said.splitlines()
     assert any("one" in line and "awaiting" in line for line in lines), said
     assert any("two" in line and "gathering" in line for line in lines), said
+
+
+def test_where_asyncio_wants_a_coroutine_it_says_so(coordinator: Coordinator) -> None:
+    async def tasks(token: Any) -> None:
+        with pytest.raises(TypeError, match="a coroutine was expected"):
+            await asyncio.create_task(token)
+        async with asyncio.TaskGroup() as group:
+            with pytest.raises(TypeError, match="a coroutine was expected"):
+                group.create_task(token)
+
+    token: Any = coordinator.submit(int, "7")
+    asyncio.run(tasks(token))
+    if sys.version_info < (3, 14):
+        with pytest.raises(ValueError, match="a coroutine was expected"):
+            asyncio.run(token)
+    else:  # which takes whatever can be awaited
+        assert asyncio.run(token) == 7
+    assert token.result(20.0) == 7  # none of it has harmed the token
