@@ -71,12 +71,14 @@ class TokenGroup:
         self._aborting = False
         self._entered = False
         self._exiting = False
+        self._left = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._parent: asyncio.Task[Any] | None = None
         self._interrupted = False  # we have cancelled the parent, and must take that back
 
     def __repr__(self) -> str:
         state = "cancelling" if self._aborting else "entered" if self._entered else "new"
+        state = "left" if self._left else state
         return f"<TokenGroup {state} tokens={len(self._roster)} failed={len(self._failed)}>"
 
     # -- tokens ------------------------------------------------------------------------------------
@@ -135,10 +137,11 @@ class TokenGroup:
         # By the roster, on whatever thread ended the token.
         with self._lock:
             self._failed.append(token)
-        if self._abort() and self._loop is not None:
+        loop = self._loop  # looked at once: a group that is left at this moment forgets it
+        if self._abort() and loop is not None:
             # a loop that was closed meanwhile has no body left to interrupt
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._interrupt)
+                loop.call_soon_threadsafe(self._interrupt)
 
     def _abort(self) -> bool:
         """Cancel the tokens. True: by this call."""
@@ -195,6 +198,7 @@ class TokenGroup:
                         break
             return self._conclude(error, problems)
         finally:
+            self._left = True
             self._roster.clear()  # Ctrl-C, wherever it struck
             del error, problems, trace
 
@@ -246,6 +250,7 @@ class TokenGroup:
                     going = late
             return self._conclude(error, problems, going)
         finally:
+            self._left = True
             self._roster.clear()
             self._parent = self._loop = parent = None
             del error, problems, trace, going, late

@@ -42,6 +42,11 @@ def test_submit_after_the_end_is_refused(run_script: RunScript) -> None:
     assert lines[1].startswith("cannot schedule new futures")
 
 
+def test_threads_that_a_call_started_are_waited_for(run_script: RunScript) -> None:
+    lines = run_script("executor_exit.py", "thread").succeeded().lines
+    assert lines == ["closed", "ran 1"]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_fork(run_script: RunScript) -> None:
     outcome = run_script("executor_fork.py", flags=("-W", "ignore::DeprecationWarning"))

@@ -589,7 +589,7 @@ async def test_misuse(coordinator: Coordinator) -> None:
             group.start(asyncio.sleep, 1)
         with pytest.raises(TypeError):
             group.start()  # type: ignore[call-overload]
-    with pytest.raises(RuntimeError, match="has been left"):
+    with pytest.raises(RuntimeError, match="<TokenGroup left tokens=0 failed=0> has been left"):
         group.start(int)
     with pytest.raises(RuntimeError, match="entered before"):
         async with group:

@@ -209,6 +209,35 @@ def test_is_not_harmed(fresh_coordinator):
     assert "had not returned" not in result.stdout.str()
 
 
+def test_calls_of_an_executor_left_behind_are_named(one_suite: pytest.Pytester) -> None:
+    result = run(
+        one_suite,
+        """
+from tokengate import Executor
+
+def test_leaves(fresh_coordinator):
+    fresh_coordinator.pause()
+    Executor().submit(len, "abc")
+
+async def leave():
+    Executor().submit(len, "abc")
+
+def test_leaves_a_loops(fresh_coordinator):
+    fresh_coordinator.pause()
+    asyncio.run(leave())
+""",
+    )
+    result.assert_outcomes(passed=2, errors=2)
+    result.stdout.fnmatch_lines(
+        [
+            "*ERROR at teardown of test_leaves*",
+            "  token 1 of 'builtins.len', WAITING, called outside any task",
+            "*ERROR at teardown of test_leaves_a_loops*",
+            "  token 1 of 'builtins.len', WAITING, called by task *",
+        ]
+    )
+
+
 def test_thousands_left_behind_are_not_all_named(one_suite: pytest.Pytester) -> None:
     result = run(
         one_suite,

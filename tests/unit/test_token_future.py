@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
+import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -338,3 +340,55 @@ async def test_tasks_and_tokens_nest(
         return await asyncio.create_task(nest(depth - 1)) + await coordinator.submit(int, "1")
 
     assert await nest(20) == 21
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio shows its tasks from 3.14 on")
+async def test_tasks_that_await_tokens_are_shown(coordinator: Coordinator, gate: Gate) -> None:
+    async def awaiting() -> None:
+        await coordinator.submit(gate)
+
+    async def gathering() -> None:
+        await asyncio.gather(coordinator.submit(gate), coordinator.submit(gate))
+
+    made = [
+        asyncio.create_task(awaiting(), name="one"),
+        asyncio.create_task(gathering(), name="two"),
+    ]
+    await asyncio.sleep(0)
+    for task, function in zip(made, ("awaiting", "gathering"), strict=True):
+        assert function in asyncio.format_call_graph(task)
+    shown = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "asyncio",
+        "ps",
+        str(os.getpid()),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said = (await shown.communicate())[0].decode()
+    gate.open()
+    await asyncio.gather(*made)
+    if shown.returncode:
+        pytest.skip(f"this system does not let a process be looked into: {said.strip()[-200:]}")
+    lines = said.splitlines()
+    assert any("one" in line and "awaiting" in line for line in lines), said
+    assert any("two" in line and "gathering" in line for line in lines), said
+
+
+def test_where_asyncio_wants_a_coroutine_it_says_so(coordinator: Coordinator) -> None:
+    async def tasks(token: Any) -> None:
+        with pytest.raises(TypeError, match="a coroutine was expected"):
+            await asyncio.create_task(token)
+        async with asyncio.TaskGroup() as group:
+            with pytest.raises(TypeError, match="a coroutine was expected"):
+                group.create_task(token)
+
+    token: Any = coordinator.submit(int, "7")
+    asyncio.run(tasks(token))
+    if sys.version_info < (3, 14):
+        with pytest.raises(ValueError, match="a coroutine was expected"):
+            asyncio.run(token)
+    else:  # which takes whatever can be awaited
+        assert asyncio.run(token) == 7
+    assert token.result(20.0) == 7  # none of it has harmed the token

@@ -70,7 +70,11 @@ class ThreadLane:
                 role = f"carrier-{worker.index}"
             threading.current_thread().name = f"{self.prefix}-{role}"
             return
-        threading.current_thread().name = f"{self.prefix}-{worker.index}"
+        thread = threading.current_thread()
+        thread.name = f"{self.prefix}-{worker.index}"
+        # The interpreter does not wait for this one in any case. It has to wait for threads that a
+        # function starts, as it does for those started in a thread pool: they take this over.
+        thread._daemonic = False  # type: ignore[attr-defined]
         # as threading.Thread does: debuggers, coverage and profilers count on it
         if (trace := threading.gettrace()) is not None:
             sys.settrace(trace)

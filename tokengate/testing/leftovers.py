@@ -8,7 +8,7 @@ from typing import Any
 from tokengate.coordinator import Coordinator
 from tokengate.errors import CoordinatorStopped
 from tokengate.reports import describe, executing_tokens
-from tokengate.token import Token
+from tokengate.token import Token, TokenState
 
 __all__ = ["GRACE", "settle"]
 
@@ -76,7 +76,8 @@ def _count_unended(coordinator: Coordinator) -> int:
 def _told(token: Token[Any]) -> str:
     caller = token.caller
     whose = "called outside any task" if caller is None else f"called by task {caller!r}"
-    return f"token {token.id} of {token.operation_type!r}, {token.state.name}, {whose}"
+    state = TokenState(token.state_code)  # an executor's future has no `state`
+    return f"token {token.id} of {token.operation_type!r}, {state.name}, {whose}"
 
 
 def _count(what: list[Any], name: str) -> str:

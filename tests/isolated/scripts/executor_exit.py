@@ -50,6 +50,20 @@ elif how == "stuck":
     tokengate.get_coordinator().stop_timeout = 0.2
     executor.submit(stuck)
     assert started.wait(20)
+elif how == "thread":
+    closed = threading.Event()
+
+    def late_work() -> None:
+        closed.wait(20)
+        work(1)
+
+    async def start_thread() -> None:
+        tokengate.install()
+        await asyncio.to_thread(lambda: threading.Thread(target=late_work).start())
+
+    asyncio.run(start_thread())
+    print("closed", flush=True)
+    closed.set()
 elif how == "run":
 
     async def main() -> None:
