@@ -42,7 +42,7 @@ class Pipe:
     def __init__(self, sock: socket.socket, receive: Callable[..., bytes] | None) -> None:
         self.sock = sock
         self.receive = receive
-        self.rest = b""
+        self.rest: bytes = b""
 
     def read(self, size: int) -> bytes:
         """Exactly so many bytes, in a fresh object. Blocks; Gone at the end of the stream."""
@@ -185,7 +185,7 @@ class Server:
         self.calls: dict[int, Call] = {}
         self.current: tuple[Call, int, int] | None = None  # call, id, deadline
         self.forked = False  # this is a child that a function forked, which has returned here
-        self.told = 0  # when the parent was last told to look
+        self.told: int = 0  # when the parent was last told to look
 
     def serve(self) -> None:
         """Runs tokens until the pipe is closed."""

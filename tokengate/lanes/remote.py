@@ -27,7 +27,7 @@ from tokengate.naming import operation_name
 
 __all__ = ["Launcher", "RemoteLane", "RemoteWorker", "Running", "StartFailed"]
 
-log = logging.getLogger("tokengate")
+log: logging.Logger = logging.getLogger("tokengate")
 
 LOOK = 0.005  # s between looks at a worker that has been sent more than it has begun
 TRIES = 3  # starts in a row that may fail before what waits is told
@@ -73,7 +73,7 @@ class RemoteLane(_core.RemoteCore):
         self.name = name
         self.home = home
         self.launcher = launcher
-        self.threads = ThreadLane(f"{prefix}-{name}", False)
+        self.threads: ThreadLane = ThreadLane(f"{prefix}-{name}", False)
         self._numbers = count(1)
         self._lock = threading.Lock()
         self._attach_lane(self.threads.workers, self.threads.started, self.threads.exited, None)

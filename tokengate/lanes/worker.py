@@ -33,7 +33,7 @@ class CurrentToken:
     __slots__ = ("_deadline", "id", "operation_type", "tags")
 
     def __init__(self, call: child.Call, token_id: int, deadline: int) -> None:
-        self.id = token_id
+        self.id: int = token_id
         self.operation_type: str = call.operation
         self.tags: dict[str, Any] = call.tags
         self._deadline = deadline
