@@ -41,6 +41,7 @@ class Installation:
         # first: it may refuse, and then nothing has been done
         self._undo_anyio = patch_anyio(coordinator, loop) if anyio else None
         self.executor: Executor = Executor(coordinator=coordinator)
+        self.executor._serve(loop)
         # Weak, since `_installed` holds this object for as long as there is the loop.
         self._loop_ref = weakref.ref(loop)
         self._undone = False

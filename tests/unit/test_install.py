@@ -266,3 +266,17 @@ def test_without_anyio(coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
         assert not await as_tokens()
 
     asyncio.run(main())
+
+
+async def test_the_executor_of_another_loop(coordinator: Coordinator) -> None:
+    """Asked for that loop's sake on a thread whose own loop runs it gives no future of this one."""
+    other = asyncio.new_event_loop()
+    try:
+        with install(other):
+            future = other.run_in_executor(None, pow, 2, 3)
+            thread = threading.Thread(target=other.run_until_complete, args=(future,))
+            thread.start()
+            thread.join(TIMEOUT)
+            assert future.result() == 8
+    finally:
+        other.close()

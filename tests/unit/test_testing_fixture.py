@@ -39,6 +39,13 @@ def hold(until):
 """
 
 
+@pytest.fixture(autouse=True)
+def not_on_a_build_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There pytest repeats whole errors in its summary, which it cuts short elsewhere."""
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.delenv("BUILD_NUMBER", raising=False)
+
+
 @pytest.fixture(params=[IMPORTED, AS_PLUGIN], ids=["imported", "as plugin"])
 def suite(request: pytest.FixtureRequest, pytester: pytest.Pytester) -> pytest.Pytester:
     pytester.makeconftest(request.param)

@@ -20,6 +20,7 @@ cdef class ExecutorBase:
     cdef dict known            # operation name -> (name, Policy): those that are not what the function says
     cdef set live              # the futures that are not over: they enter here, and leave by themselves
     cdef uint32_t generation
+    cdef object served         # weakly, the loop that it is the default executor of, by install; None: of none
     cdef bint closed
 
     def _set_up(self, Core core, coordinator, type plain_class, type loop_class, name_of, dict known, str operation):
@@ -51,6 +52,10 @@ cdef class ExecutorBase:
         """The coordinator that runs the calls."""
         return self.owner
 
+    def _serve(self, loop):
+        """It is this loop's default executor, as nobody else's."""
+        self.served = weakref.ref(loop)
+
     @property
     def _shutdown(self):
         return self.closed
@@ -64,7 +69,9 @@ cdef class ExecutorBase:
         cdef FutureBase future
         cdef Operation operation
         cdef object context = None
-        cdef bint looped = _running_loop() is not None
+        loop = _running_loop()
+        # a loop's own executor, asked for another loop's sake, must not give a future of the one that runs here
+        cdef bint looped = loop is not None and (self.served is None or self.served() is loop)
         if self.home is None:
             raise RuntimeError(f"this {type(self).__name__} was made without its constructor")
         if self.generation != tg_generation():

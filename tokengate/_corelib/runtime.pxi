@@ -14,6 +14,7 @@ from asyncio import InvalidStateError as _InvalidState
 from asyncio import _get_running_loop as _running_loop
 from asyncio import current_task as _current_task
 
+from tokengate._interpreter import refuse_greenlets as _refuse_greenlets
 from tokengate.errors import (CoordinatorStopped, FunctionExited, GateFull, TokenCancelled, TokenDeadlock, TokenExpired,
                               TokenKilled)
 
@@ -103,6 +104,7 @@ _new_handle = getattr(_thread, "_ThreadHandle", lambda: None)
 
 
 cdef void _start_thread(run, handle) except *:
+    _refuse_greenlets()
     if _start_joinable_thread is None:
         _thread.start_new_thread(run, ())
     else:

