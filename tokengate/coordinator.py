@@ -110,6 +110,7 @@ class Coordinator(_core.Core):
         self._paused: set[str | None] = set()  # names, and None for all
         self._opening = threading.Lock()
         self._lanes.clear()
+        self._pin = pin
         self._lane = ThreadLane(name, pinned)
         lane = self._lane
         self._attach_lane(lane.workers, lane.started, lane.exited, _stop_all)
@@ -169,7 +170,7 @@ class Coordinator(_core.Core):
             if (known := self._lanes.get(name)) is not None:
                 return known
             workers = self._further.get(name) or machine.cpu_count()
-            lane = open_lane(self, name, self.name, workers)
+            lane = open_lane(self, name, self.name, workers, machine.is_pinned(self._pin, name))
             for each in self._operation_names():
                 lane._introduce(each, self._tags_of(each), self._policy(each))
             for paused in self._paused:

@@ -272,3 +272,9 @@ def fragile(dies):
     if dies:
         os._exit(9)
     return "alive"
+
+
+@task_token_guard(lane="process")
+def surroundings():
+    """Its BLAS budget and its CPUs."""
+    return int(os.environ["OPENBLAS_NUM_THREADS"]), os.sched_getaffinity(0)

@@ -35,12 +35,14 @@ def require_lane(lane: str) -> None:
         raise LaneUnavailable(f"lane={lane!r} is not available here; expected {expected}")
 
 
-def open_lane(home: _core.Core, name: str, prefix: str, workers: int) -> RemoteLane:
+def open_lane(
+    home: _core.Core, name: str, prefix: str, workers: int, pinned: bool
+) -> RemoteLane:
     """A lane for a coordinator; starts nothing yet. LaneUnavailable as `require_lane`."""
     require_lane(name)
     from tokengate.lanes.remote import RemoteLane
 
-    return RemoteLane(home, name, prefix, workers, _launcher(name))
+    return RemoteLane(home, name, prefix, workers, pinned, _launcher(name))
 
 
 def _launcher(name: str) -> Launcher:

@@ -20,7 +20,7 @@ from typing import Any
 from tokengate import _board
 from tokengate.lanes.child import READY
 from tokengate.lanes.remote import Running, StartFailed
-from tokengate.lanes.worker import LENGTH
+from tokengate.lanes.worker import LENGTH, Place
 from tokengate.lanes.zygote import (
     FORK,
     LONGEST_FORK,
@@ -42,16 +42,17 @@ FORKS = sys.platform.startswith(("linux", "freebsd"))  # elsewhere forking is un
 class ProcessLauncher:
     """Starts worker processes: forked by a preloaded parent where that is safe, else afresh."""
 
-    def launch(self) -> Running:
+    def launch(self, cpu: int | None, workers: int, cpus: int) -> Running:
         """A process that is ready for its first token. Blocks; StartFailed if there can be none."""
+        place = (cpu, workers, cpus)
         mine, theirs = socket.socketpair()
         board_fd = _board_file()
         try:
             memory = mmap.mmap(board_fd, _board.size)
             if FORKS:
-                process: _Process = _zygote.fork(theirs.fileno(), board_fd)
+                process: _Process = _zygote.fork(theirs.fileno(), board_fd, place)
             else:
-                process = _Spawned(mine, theirs.fileno(), board_fd)
+                process = _Spawned(mine, theirs.fileno(), board_fd, place)
         except OSError as error:
             mine.close()
             raise StartFailed(f"{type(error).__name__}: {error}") from error
@@ -163,10 +164,12 @@ class _Forked(_Process):
 class _Spawned(_Process):
     """Started afresh, where the system has no safe fork."""
 
-    def __init__(self, pipe: socket.socket, child_pipe: int, board_fd: int) -> None:
+    def __init__(
+        self, pipe: socket.socket, child_pipe: int, board_fd: int, place: Place
+    ) -> None:
         fds = (child_pipe, board_fd)
         call = f"from tokengate.lanes.worker import spawned; spawned({child_pipe}, {board_fd})"
-        data = pickle.dumps((_preparation(), os.getpid() if FORKS else None))
+        data = pickle.dumps((_preparation(), os.getpid() if FORKS else None, place))
         self._popen = subprocess.Popen(
             _command(call), pass_fds=fds, stdin=subprocess.DEVNULL, close_fds=True
         )
@@ -283,7 +286,7 @@ class _Zygote:
         self._popen: subprocess.Popen[bytes] | None = None
         self._started_in: dict[str, Any] = {}
 
-    def fork(self, pipe: int, board: int) -> _Process:
+    def fork(self, pipe: int, board: int, place: Place) -> _Process:
         """A worker process that inherits the two descriptors."""
         for again in (True, False):
             with self._lock:
@@ -292,7 +295,7 @@ class _Zygote:
                 assert self._control is not None
                 status, theirs = os.pipe()
                 try:
-                    self._request([pipe, board, theirs])
+                    self._request([pipe, board, theirs], place)
                 except (OSError, StartFailed):
                     os.close(status)
                     self._drop()  # it has ended
@@ -304,11 +307,11 @@ class _Zygote:
             return _Forked(status)
         raise AssertionError("unreachable")
 
-    def _request(self, fds: list[int]) -> None:
+    def _request(self, fds: list[int], place: Place) -> None:
         assert self._control is not None
         now = surroundings()
         changed = {name: value for name, value in now.items() if value != self._started_in[name]}
-        message = FORK + (pickle.dumps(changed) if changed else b"")
+        message = FORK + pickle.dumps((changed, place))
         if len(message) > LONGEST_FORK:
             raise StartFailed(
                 "sys.path, sys.argv and os.environ have grown too large to be handed over"

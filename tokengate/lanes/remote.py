@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from itertools import count
 from typing import Any, Protocol
 
-from tokengate import _core
+from tokengate import _core, machine
 from tokengate.errors import OperationQuarantined, TokenGateError, TokenKilled, WorkerDied
 from tokengate.lanes import travel
 from tokengate.lanes.child import ERROR, LARGE, RING, Gone
@@ -61,16 +61,28 @@ class Running(Protocol):
 class Launcher(Protocol):
     """Starts workers of one lane."""
 
-    def launch(self) -> Running:
-        """A worker that is ready for its first token. Blocks; StartFailed if there can be none."""
+    def launch(self, cpu: int | None, workers: int, cpus: int) -> Running:
+        """A worker that is ready for its first token. Blocks; StartFailed if there can be none.
+
+        cpu: the one to bind it to; None: none. It is one of `workers`, which share `cpus`.
+        """
         raise NotImplementedError
 
 
 class RemoteLane(_core.RemoteCore):
     """A lane of one coordinator, with a pool, queues, limits, keys and figures of its own."""
 
-    def __init__(self, home: _core.Core, name: str, prefix: str, workers: int, launcher: Launcher):
+    def __init__(
+        self,
+        home: _core.Core,
+        name: str,
+        prefix: str,
+        workers: int,
+        pinned: bool,
+        launcher: Launcher,
+    ):
         self.name = name
+        self.pinned: bool = pinned
         self.home = home
         self.launcher = launcher
         self.threads: ThreadLane = ThreadLane(f"{prefix}-{name}", False)
@@ -155,6 +167,7 @@ class RemoteWorker(_core.Carrier):
         self._lane = weakref.ref(core)  # a lane nobody holds can go
         self._label = core.name
         self._launcher = core.launcher
+        self._pinned: bool = core.pinned
         self._threads = core.threads
         self._running: Running | None = None
         self._died = ""  # how the last one ended
@@ -199,11 +212,18 @@ class RemoteWorker(_core.Carrier):
 
     # -- its worker ----------------------------------------------------------------------------
 
+    def _place(self) -> tuple[int | None, int, int]:
+        """What its next worker is launched with."""
+        cpu = machine.core_for_worker(self.index) if self._pinned else None
+        lane = self._lane()
+        workers = 1 if lane is None else lane._look()[2]
+        return cpu, workers, machine.cpu_count()
+
     def _start(self) -> None:
         why = ""
         for _ in range(TRIES):
             try:
-                running = self._launcher.launch()
+                running = self._launcher.launch(*self._place())
             except Exception as error:
                 why = str(error) if isinstance(error, StartFailed) else f"{error!r}"
                 log.warning("a worker of the %s lane could not be started: %s", self._label, why)

@@ -12,14 +12,15 @@ import sys
 import threading
 from multiprocessing import util
 from time import monotonic
-from typing import Any
+from typing import Any, TypeAlias
 
-from tokengate import _board, _core
+from tokengate import _board, _core, machine
 from tokengate.lanes import child, travel
+from tokengate.lanes.blas import limit_blas
 from tokengate.lanes.catalogue import enter_worker
 from tokengate.lanes.zygote import prepare
 
-__all__ = ["CurrentToken", "main", "spawned"]
+__all__ = ["CurrentToken", "Place", "main", "spawned"]
 
 LENGTH = struct.Struct("<I")
 OVER = 0.2  # s that non-daemon threads of functions get at the end
@@ -66,8 +67,17 @@ def _forked() -> None:
         _server.forked = True
 
 
+Place: TypeAlias = "tuple[int | None, int, int]"
+"""The CPU that a worker is bound to, or None; how many workers there are; how many CPUs for all."""
+
+
 def main(
-    pipe_fd: int, board_fd: int, broken: str, late: dict[str, Any] | None, parent: int | None
+    pipe_fd: int,
+    board_fd: int,
+    broken: str,
+    late: dict[str, Any] | None,
+    parent: int | None,
+    place: Place,
 ) -> int:
     """Serve until the pipe is closed. The exit status.
 
@@ -81,8 +91,13 @@ def main(
         _board.die_with_parent()
         if os.getppid() != parent:
             return 1
+    cpu, workers, cpus = place
+    if cpu is not None:
+        _pin(cpu)
+    limit_blas(workers, cpus)
     if not broken and late is not None:
         broken = prepare(late)
+        limit_blas(workers, cpus)  # what the main module has loaded may not heed the variables
     if broken:
         text = broken.encode(errors="replace")[-60_000:]
         sock.sendall(child.BROKEN + LENGTH.pack(len(text)) + text)
@@ -99,6 +114,14 @@ def main(
     _server.serve()
     _end()
     return 0
+
+
+def _pin(cpu: int) -> None:
+    try:
+        machine.pin_current_process(cpu)
+    except machine.PinningError as error:
+        # it works all the same, as a thread would
+        print(f"tokengate: a worker process runs unpinned: {error}", file=sys.stderr)  # noqa: T201
 
 
 def _ignore(*_: object) -> None:
@@ -132,8 +155,8 @@ def spawned(pipe_fd: int, board_fd: int) -> None:
     import pickle
 
     (size,) = LENGTH.unpack(pipe.read(LENGTH.size))
-    data, parent = pickle.loads(pipe.read(size))
-    code = main(sock.detach(), board_fd, "", data, parent)
+    data, parent, place = pickle.loads(pipe.read(size))
+    code = main(sock.detach(), board_fd, "", data, parent, place)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -8,7 +8,7 @@ the program ends, however, and its workers end with it.
 Messages from the program: first a pickle (preparation data of multiprocessing, whether to load the
 main module here); then `FORK` with three descriptors each: the worker's pipe, its board, and where
 to write its number and, one day, its exit status; and, pickled, what has changed since of
-`surroundings`. From here: `UP` or `THREADS`, once.
+`surroundings`, and the worker's place. From here: `UP` or `THREADS`, once.
 """
 
 from __future__ import annotations
@@ -46,6 +46,9 @@ def main(fd: int) -> None:
     broken = prepare(held)
     from tokengate import _core  # noqa: F401 - what workers need, loaded once for all
     from tokengate.lanes import worker  # noqa: F401
+
+    with contextlib.suppress(ImportError):
+        importlib.import_module("threadpoolctl")  # each worker asks for it
 
     if broken == "" and _threads() > 1:
         control.send(THREADS)
@@ -160,11 +163,11 @@ class _Zygote:
                 for fd in (*own, *self.statuses.values(), status):
                     if fd >= 0:
                         os.close(fd)
-                if changed:
-                    adopt(pickle.loads(changed))
+                news, place = pickle.loads(changed)
+                adopt(news)
                 from tokengate.lanes import worker
 
-                code = worker.main(pipe, board, self.broken, self.late, os.getppid())
+                code = worker.main(pipe, board, self.broken, self.late, os.getppid(), place)
             except BaseException:
                 traceback.print_exc()
             finally:
