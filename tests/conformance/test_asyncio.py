@@ -1,242 +1,169 @@
-"""The interpreter's own tests of gather, wait, wait_for, shield, as_completed and timeout, on tokens.
+"""The running interpreter's own tests of asyncio, with tokens where they make futures or sleep.
 
-Wherever such a test makes a future of its loop it gets a token here, which it can resolve as it would
-the future. Not every interpreter brings its tests along (`test.test_asyncio`): where they are missing
-all this is skipped, with the reason on display.
+A case passes only if it had a token in hand; one that makes no awaitable of its own is skipped.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
-import importlib.util
-import inspect
 import sys
-import threading
 import unittest
-from collections.abc import Iterator
-from contextvars import ContextVar
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from tokengate import Coordinator, Token, _core
+if TYPE_CHECKING:
+    from tests.conformance import settable, support
+else:
+    import conformance_settable as settable
+    import conformance_support as support
 
-PACKAGE = "test.test_asyncio"
-MISSING = f"this interpreter comes without {PACKAGE}, the tests to be run"
-
-HELD = "a token that executes is held by its worker, and with it the task that awaits it"
-WORDS = "it wants asyncio's words; tests/unit/test_token_loops.py has a case of our own"
-NO_FUTURE = "it gathers coroutines, and makes no future"
-
-# `Class.test` -> why it is left out.
-LEFT_OUT = {
-    "CTask_CFuture_Tests.test_log_destroyed_pending_task": HELD,
-    "CTask_CFuture_Tests.test_other_loop_future": WORDS,
-    "PyTask_PyFuture_Tests.test_log_destroyed_pending_task": HELD,
-    "PyTask_PyFuture_Tests.test_other_loop_future": WORDS,
-    "CoroutineGatherTests.test_duplicate_coroutines": NO_FUTURE,
-    "CoroutineGatherTests.test_issue46672": NO_FUTURE,
+# Where the interpreter's tests take or make awaitables. Of the variants that differ only in whose
+# Future they make, one each is run: for asyncio's compiled tasks and for those in Python.
+CASES = {
+    "test_tasks": (
+        "CTask_CFuture_Tests",
+        "PyTask_PyFuture_Tests",
+        "FutureGatherTests",
+        "CoroutineGatherTests",
+        "RunCoroutineThreadsafeTests",
+    ),
+    "test_waitfor": ("AsyncioWaitForTest", "WaitForShieldTests"),
+    "test_timeouts": ("TimeoutTests",),
+    "test_taskgroups": ("TestTaskGroup", "TestEagerTaskTaskGroup"),
+    "test_staggered": ("StaggeredTests",),
+    "test_eager_task_factory": ("PyEagerTaskFactoryLoopTests", "CEagerTaskFactoryLoopTests"),
+    "test_futures": ("CFutureTests", "CFutureDoneCallbackTests"),
 }
-# Cases that make no future of their own say nothing about tokens, and are not among those to run.
-MAKES_ONE = ("new_future(", "create_future(", "_check_success(", "_gather(")
+
+_MADE_BY_CALLS = "how futures are made; tokens are made by calling a guarded function"
+_REPORTS_IN_ITS_OWN_WORDS = "reported as 'token 2 of op: exception was never retrieved'"
+_EXITED = "ends as FunctionExited, on every version: it must not act on the awaiter's loop"
+_NO_SOURCE_TRACEBACK = (
+    "a token keeps no traceback of its creation in debug mode: asking each call's loop for its mode "
+    "would cost every call; `token.caller` names the task"
+)
+
+# Left out, and why. "module.Class.test", where it is written down.
+LEFT_OUT = {
+    "test_tasks.BaseTaskTests.test_log_destroyed_pending_task": (
+        "turns the loop by _run_once() alone, where no loop runs, and expects its future to be all "
+        "that holds a task: a token that has not ended is held by its queue, and so are its waiters"
+    ),
+    "test_tasks.BaseTaskTests.test_other_loop_future": (
+        "a RuntimeError here too, raised by `await` itself: in words of its own"
+    ),
+    "test_futures.BaseFutureTests.test_constructor_use_global_loop": _MADE_BY_CALLS,
+    "test_futures.BaseFutureTests.test_constructor_use_running_loop": _MADE_BY_CALLS,
+    "test_futures.BaseFutureTests.test_constructor_without_loop": _MADE_BY_CALLS,
+    "test_futures.BaseFutureTests.test_constructor_positional": _MADE_BY_CALLS,
+    "test_futures.BaseFutureTests.test_uninitialized": _MADE_BY_CALLS,
+    "test_futures.BaseFutureTests.test_future_cancel_message_setter": (
+        "_cancel_message is read-only: asyncio sets it on futures of its own making only"
+    ),
+    "test_futures.BaseFutureTests.test_future_exception_never_retrieved": _REPORTS_IN_ITS_OWN_WORDS,
+    "test_futures.BaseFutureTests.test_future_exception_never_retrieved_debug": (
+        _REPORTS_IN_ITS_OWN_WORDS
+    ),
+    "test_futures.BaseFutureTests.test_future_repr": "a token's repr tells its operation and state",
+    "test_futures.BaseFutureTests.test_future_source_traceback": _NO_SOURCE_TRACEBACK,
+    "test_futures.BaseFutureTests.test_iter": (
+        "iterates where no loop runs, which a token refuses before anything is blocked"
+    ),
+    "test_futures.BaseFutureTests.test_yield_from_twice": (
+        "iterates where no loop runs, which a token refuses before anything is blocked"
+    ),
+    "test_futures.BaseFutureTests.test_log_traceback": "_log_traceback is private to Future",
+    "test_futures.BaseFutureTests.test_stop_iteration_exception": _EXITED,
+    "test_futures.BaseFutureTests.test_stop_iteration_subclass_exception": _EXITED,
+    "test_futures.CFutureTests.test_future_del_segfault": (
+        "deletes _log_traceback, which is private to Future; _asyncio_future_blocking of a token "
+        "cannot be deleted either, with an error of another type"
+    ),
+}
 
 
-class Gate:
-    """The function of a settable token: it returns, or raises, what the test says, when it does."""
-
-    def __init__(self) -> None:
-        self._told = threading.Event()
-        self._value: Any = None
-        self._error: BaseException | None = None
-
-    def tell(self, value: Any, error: BaseException | None) -> None:
-        self._value, self._error = value, error
-        self._told.set()
-
-    def __call__(self) -> Any:
-        self._told.wait()
-        if self._error is not None:
-            raise self._error
-        return self._value
+# Test cases, and left out tests, that some versions lack.
+NOT_EVERYWHERE = {
+    "TestEagerTaskTaskGroup",  # 3.14
+    "WaitForShieldTests",  # 3.12
+    "test_futures.BaseFutureTests.test_stop_iteration_exception",  # 3.12
+    "test_futures.BaseFutureTests.test_stop_iteration_subclass_exception",  # 3.13
+}
 
 
-class SettableToken(Token[Any]):
-    """A token that a test resolves like a future. No production code has one."""
+class WithTokens:
+    """Mixed into a test case: its futures are tokens."""
 
-    gate: Gate
-    loop: Any
+    _settable: settable.Settable
+    left_out: ClassVar[set[str]]
 
-    @property
-    def _loop(self) -> Any:
-        return self.loop
-
-    def set_result(self, value: Any) -> None:
-        self._finish(value, None)
-
-    def set_exception(self, error: Any) -> None:
-        self._finish(None, error() if isinstance(error, type) else error)
-
-    def _finish(self, value: Any, error: BaseException | None) -> None:
-        if self.done():
-            raise asyncio.InvalidStateError("invalid state")
-        over = threading.Event()
-        waits = self.watch_return(over.set)
-        self.gate.tell(value, error)
-        assert not waits or over.wait(20)
-        self._deliver()
-
-    def cancel(self, msg: Any = None) -> bool:
-        cancelled = super().cancel(msg)
-        self.gate.tell(None, None)
-        self._deliver()
-        return cancelled
-
-    def _deliver(self) -> None:
-        # The loops of the standard library's tests watch no descriptors: what would come by one comes
-        # at the next turn, as from a loop that does.
-        for handle in list(getattr(self.loop, "readers", {}).values()):
-            self.loop.call_soon(handle._callback, *handle._args)
-
-
-class Maker:
-    """Makes settable tokens in place of futures."""
-
-    def __init__(self, coordinator: Coordinator) -> None:
-        self.coordinator = coordinator
-        self.made: list[SettableToken] = []
-        chosen: ContextVar[Any] = ContextVar("conformance")
-        self._runtime = _core.Runtime(SettableToken, chosen, coordinator)
-
-    def __call__(self, loop: Any) -> SettableToken:
-        gate = Gate()
-        before = asyncio._get_running_loop()
-        asyncio._set_running_loop(loop)  # a token belongs to the loop that runs when it is made
+    def run(self, result: Any = None) -> Any:
+        self._settable = settable.Settable()
         try:
-            token: Any = _core.submit(
-                self._runtime, self.coordinator, "conformance", {}, gate, (), {}
-            )
+            with self._settable.installed():
+                return super().run(result)  # type: ignore[misc]
         finally:
-            asyncio._set_running_loop(before)
-        token.gate, token.loop = gate, loop
-        self.made.append(token)
-        return token  # type: ignore[no-any-return]
+            self._settable.close()
 
-    def close(self) -> None:
-        """No function goes on waiting for what a case never said."""
-        for token in self.made:
-            Token.cancel(token)
-            token.gate.tell(None, None)
+    def _callTestMethod(self, method: Any) -> None:  # noqa: N802 - unittest's name
+        super()._callTestMethod(method)  # type: ignore[misc]
+        if not self._settable.made:
+            self.skipTest(support.UNTOUCHED)  # type: ignore[attr-defined]
 
 
-def standard_classes() -> dict[str, type[unittest.TestCase]]:
-    """The test classes of the standard library that take awaitables, by name; none: not here."""
-    try:
-        found = importlib.util.find_spec(PACKAGE)
-    except ModuleNotFoundError:
-        found = None
+class WithTokensForFutures(WithTokens):
+    """The same for test cases that make futures by a method of their own."""
+
+    def new_future(self, loop: asyncio.AbstractEventLoop) -> Any:
+        frame = sys._getframe(1)
+        if settable.wanted(frame):
+            return self._settable.make(loop)
+        return super().new_future(loop)  # type: ignore[misc]
+
+    def _new_future(self, *, loop: asyncio.AbstractEventLoop | None = None) -> Any:
+        return self._settable.make(loop or self.loop)  # type: ignore[attr-defined]
+
+
+def take_over(module: str, name: str) -> Any:
+    """The interpreter's test case with tokens, or None where it has none of that name."""
+    found = support.stdlib_tests("test.test_asyncio", module)
+    case = getattr(found, name, None)
+    if case is None:
+        return None
+    mixin = WithTokensForFutures if module in {"test_tasks", "test_futures"} else WithTokens
+    made = type(f"{module}_{name}", (mixin, case), {"__module__": __name__})
+    made.left_out = support.leave_out(made, LEFT_OUT)
+    return made
+
+
+TAKEN = {
+    (module, name): case
+    for module, names in CASES.items()
+    for name in names
+    if (case := take_over(module, name)) is not None
+}
+globals().update({case.__name__: case for case in TAKEN.values()})
+
+
+@pytest.mark.parametrize("module", CASES)
+def test_they_are_found(module: str) -> None:
+    found = support.stdlib_tests("test.test_asyncio", module)
     if found is None:
-        return {}
-    wanted = {
-        "test_tasks": (
-            "CTask_CFuture_Tests",
-            "PyTask_PyFuture_Tests",
-            "FutureGatherTests",
-            "CoroutineGatherTests",
-        ),
-        "test_waitfor": ("AsyncioWaitForTest", "WaitForShieldTests"),
-        "test_timeouts": ("TimeoutTests",),
-        "test_taskgroups": ("TestTaskGroup",),
-    }
-    classes = {}
-    for module, names in wanted.items():
-        if importlib.util.find_spec(f"{PACKAGE}.{module}") is not None:
-            for name in names:
-                each = getattr(importlib.import_module(f"{PACKAGE}.{module}"), name, None)
-                if each is not None:
-                    classes[name] = each
-    return classes
+        pytest.skip(f"Python {support.VERSION} comes without test.test_asyncio.{module}")
+    for name in CASES[module]:
+        if name in NOT_EVERYWHERE and not hasattr(found, name):
+            continue
+        assert (module, name) in TAKEN, f"{module} has no {name}: what is it called now?"
+        assert list(support.tests_of(TAKEN[module, name]))
 
 
-def all_cases() -> dict[str, type[unittest.TestCase]]:
-    """``Class.test`` of those that make a future of their own."""
-    loader = unittest.TestLoader()
-    return {
-        f"{name}.{test}": each
-        for name, each in standard_classes().items()
-        for test in loader.getTestCaseNames(each)
-        if any(word in inspect.getsource(getattr(each, test)) for word in MAKES_ONE)
-    }
-
-
-CASES = all_cases()
-TO_RUN = [case for case in CASES if case not in LEFT_OUT]
-
-
-@pytest.fixture
-def maker(new_coordinator: Any) -> Iterator[Maker]:
-    made = Maker(new_coordinator(thread_workers=32))
-    yield made
-    made.close()
-
-
-def run_case(case: str, maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of the standard library's cases, with tokens in place of futures."""
-    name, _, test = case.partition(".")
-    standard = CASES[case]
-    real = asyncio.BaseEventLoop.create_future
-
-    def create_future(loop: Any) -> Any:
-        # asyncio goes on making futures for its own use
-        caller = sys._getframe(1).f_globals["__name__"]
-        return maker(loop) if caller.startswith(PACKAGE) else real(loop)
-
-    def set_up(self: Any) -> None:
-        super(own, self).setUp()
-        if hasattr(self, "loop"):
-            vars(self.loop).pop(
-                "create_future", None
-            )  # its own way of making the kind to be tested
-
-    monkeypatch.setattr(asyncio.BaseEventLoop, "create_future", create_future)
-    own = type(name, (standard,), {"new_future": lambda _, loop: maker(loop), "setUp": set_up})
-    result = unittest.TestResult()
-    own(test).run(result)
-    maker.close()
-    told = [text for _, text in result.failures + result.errors]
-    assert not told, "\n".join(told)
-    assert result.testsRun == 1
-    for _, reason in result.skipped:
-        pytest.skip(reason)
-
-
-@pytest.fixture(autouse=True)
-def workers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That no worker is left in the end is our own fixture's to see, not the case's."""
-    if CASES:
-        from test.support import threading_helper
-
-        monkeypatch.setattr(threading_helper, "threading_cleanup", lambda *_: None)
-
-
-@pytest.mark.parametrize("case", TO_RUN or [pytest.param("", marks=pytest.mark.skip(MISSING))])
-@pytest.mark.filterwarnings("default")
-def test_standard_library(case: str, maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The case passes, and it did make a token."""
-    run_case(case, maker, monkeypatch)
-    assert maker.made, "the case made no token: it says nothing"
-
-
-@pytest.mark.skipif(not CASES, reason=MISSING)
-def test_what_is_left_out_exists() -> None:
-    """Reasons are for cases that there are; and there is something left to run."""
-    assert not set(LEFT_OUT) - set(CASES)
-    assert len(TO_RUN) > 50
-    assert all(LEFT_OUT.values())
-
-
-@pytest.mark.skipif(not CASES, reason=MISSING)
-def test_a_case_that_must_fail_does(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Left out for its words alone: run all the same it fails, so the others can."""
-    with pytest.raises(AssertionError, match="belongs to another event loop"):
-        run_case("CTask_CFuture_Tests.test_other_loop_future", maker, monkeypatch)
+@pytest.mark.parametrize("left_out", LEFT_OUT)
+def test_what_is_left_out_exists(left_out: str) -> None:
+    module, case, test = left_out.split(".")
+    if (found := support.stdlib_tests("test.test_asyncio", module)) is None:
+        pytest.skip(f"Python {support.VERSION} comes without test.test_asyncio.{module}")
+    if left_out in NOT_EVERYWHERE and not hasattr(getattr(found, case), test):
+        return
+    assert test in vars(getattr(found, case)), "nothing to leave out: take it off the list"
+    assert any(left_out in taken.left_out for taken in TAKEN.values()), "its class is not run"
