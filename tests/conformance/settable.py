@@ -1,8 +1,7 @@
 """Tokens that a test ends when it likes, as it would a future: what asyncio's own tests work with.
 
-Each token is the only one of its operation, which is paused; `set_result` and `set_exception`, which
-real tokens do not have, say what its function shall do, resume the operation, and come back when the
-loop has been told. From then on all is as with any token.
+`set_result` and `set_exception`, which real tokens do not have, say what the token's function shall
+do, let it do so, and come back when the loop has been told. All else is as with any token.
 """
 
 from __future__ import annotations
@@ -14,10 +13,11 @@ import threading
 import weakref
 from asyncio import events
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Any
 from unittest import mock
 
-from tokengate import Coordinator, Token, _core, task_token_guard, use
+from tokengate import Coordinator, Token, _core, gather, task_token_guard, use
 from tokengate.waiting import wait_on_thread
 
 TIMEOUT = 20.0
@@ -37,48 +37,35 @@ def running(loop: asyncio.AbstractEventLoop | None) -> Iterator[None]:
 class Settable:
     """Makes the tokens of one test case, and ends them."""
 
-    def __init__(self) -> None:
-        # One worker: no function here ever waits. It is started now, since asyncio's test cases
-        # count threads.
-        self._coordinator = Coordinator(thread_workers=1, loop_lag_target=None, name="conformance")
-        self._told: weakref.WeakKeyDictionary[Token[Any], list[Callable[[], Any]]]
-        self._told = weakref.WeakKeyDictionary()
-        self._lock = threading.Lock()
-        self._names = [f"future {i}" for i in range(500)]  # a coordinator knows a thousand
-        self._named: weakref.WeakValueDictionary[str, Token[Any]] = weakref.WeakValueDictionary()
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+        self._told: weakref.WeakKeyDictionary[Token[Any], Told] = weakref.WeakKeyDictionary()
         self.made = 0
-        with running(None):
-            self._coordinator.submit(len, ()).result(TIMEOUT)
 
     def make(self, loop: asyncio.AbstractEventLoop) -> Token[Any]:
         """A token of that loop, which need not be running yet."""
-        told: list[Callable[[], Any]] = []
-        name = self._names[self.made % len(self._names)]
-        before = self._named.get(name)
-        assert before is None or before.done(), "too many tokens at once"
         self.made += 1
-
-        @task_token_guard(operation_type=name)
-        def end() -> Any:
-            return told[0]()
-
         with running(loop), use(self._coordinator):
-            self._coordinator.pause(end)
-            token = self._named[name] = end()
+            token, told = self._begin()
         self._told[token] = told
         return token
 
+    def _begin(self) -> tuple[Token[Any], Told]:
+        raise NotImplementedError
+
+    def _go_on(self, token: Token[Any]) -> None:
+        raise NotImplementedError
+
     def end(self, token: Token[Any], outcome: Callable[[], Any]) -> None:
         """Let the token's function do that."""
-        with self._lock:
-            if token.done():
-                raise asyncio.InvalidStateError(f"{token!r} has ended")
-            with running(None):
-                collector = _core.Collector(False)
-                collector.attach(token)
-                self._told[token].append(outcome)
-                self._coordinator.resume(token.operation_type)
-                assert wait_on_thread(collector, 1) or token.done()
+        if token.done():
+            raise asyncio.InvalidStateError(f"{token!r} has ended")
+        with running(None):
+            collector = _core.Collector(False)
+            collector.attach(token)
+            self._told[token].outcome = outcome
+            self._go_on(token)
+            assert wait_on_thread(collector, 1, monotonic() + TIMEOUT) or token.done()
 
     def set_result(self, token: Token[Any], result: Any) -> None:
         """`Future.set_result`."""
@@ -86,6 +73,8 @@ class Settable:
 
     def set_exception(self, token: Token[Any], error: Any) -> None:
         """`Future.set_exception`."""
+        if isinstance(error, type):
+            error = error()
         if sys.version_info < (3, 12) and isinstance(error, StopIteration):
             raise TypeError("no future takes it")  # later ones turn it into a RuntimeError
 
@@ -120,8 +109,85 @@ class Settable:
             yield
 
     def close(self) -> None:
-        """Ends what is left, and the worker."""
+        """Ends what is left, and the workers."""
         self._coordinator.stop(TIMEOUT, cancel_waiting=True)
+
+
+class Told:
+    """What a token's function was told to do."""
+
+    def __init__(self) -> None:
+        self.outcome: Callable[[], Any] | None = None
+        self.told = threading.Event()
+
+    def __call__(self) -> Any:
+        assert self.outcome is not None
+        return self.outcome()
+
+
+class WaitingTokens(Settable):
+    """Its tokens wait, until they are told, in an operation of their own, which is paused."""
+
+    def __init__(self) -> None:
+        # One worker: no function here ever waits. It is started now, since asyncio's test cases
+        # count threads.
+        super().__init__(Coordinator(thread_workers=1, loop_lag_target=None, name="conformance"))
+        self._operations = [f"future {i}" for i in range(500)]  # a coordinator knows a thousand
+        self._tokens: weakref.WeakValueDictionary[str, Token[Any]] = weakref.WeakValueDictionary()
+        with running(None):
+            self._coordinator.submit(len, ()).result(TIMEOUT)
+
+    def _begin(self) -> tuple[Token[Any], Told]:
+        name = self._operations[self.made % len(self._operations)]
+        before = self._tokens.get(name)
+        assert before is None or before.done(), "too many tokens at once"
+        told = Told()
+        guarded = task_token_guard(operation_type=name)(told)
+        self._coordinator.pause(guarded)
+        token = self._tokens[name] = guarded()
+        return token, told
+
+    def _go_on(self, token: Token[Any]) -> None:
+        self._coordinator.resume(token.operation_type)
+
+
+class ExecutingTokens(Settable):
+    """Its tokens execute, each on a worker of its own, until they are told."""
+
+    WORKERS = 16
+
+    def __init__(self) -> None:
+        super().__init__(
+            Coordinator(thread_workers=self.WORKERS, loop_lag_target=None, name="conformance")
+        )
+        self._all_told: list[Told] = []
+        all_there = threading.Barrier(self.WORKERS)
+        with running(None):
+            gather(
+                *[self._coordinator.submit(all_there.wait, TIMEOUT) for _ in range(self.WORKERS)]
+            ).result(TIMEOUT)
+
+    def _begin(self) -> tuple[Token[Any], Told]:
+        told, executing = Told(), threading.Event()
+        self._all_told.append(told)
+
+        def run() -> Any:
+            executing.set()
+            assert told.told.wait(TIMEOUT)
+            return told()
+
+        token = self._coordinator.submit(run)
+        assert executing.wait(TIMEOUT), "no worker is left"
+        return token, told
+
+    def _go_on(self, token: Token[Any]) -> None:
+        self._told[token].told.set()
+
+    def close(self) -> None:
+        for told in self._all_told:
+            told.outcome = told.outcome or (lambda: None)
+            told.told.set()
+        super().close()
 
 
 def wanted(frame: Any) -> bool:

@@ -196,6 +196,10 @@ cdef class _Listener:
     def __cinit__(self, Link link):
         self.link = link
 
+    def __repr__(self):
+        # what a loop in debug mode calls slow, where a callback of a token was
+        return "<tokengate: callbacks of ended tokens>"
+
     def __call__(self):
         tg_bell_clear(self.link.port.bell)
         self.link.drain()
