@@ -17,7 +17,7 @@ from time import monotonic
 from typing import Any
 from unittest import mock
 
-from tokengate import Coordinator, Token, _core, gather, task_token_guard, use
+from tokengate import Coordinator, Token, _core, current_token, gather, task_token_guard, use
 from tokengate.waiting import wait_on_thread
 
 TIMEOUT = 20.0
@@ -76,7 +76,8 @@ class Settable:
         if isinstance(error, type):
             error = error()
         if sys.version_info < (3, 12) and isinstance(error, StopIteration):
-            raise TypeError("no future takes it")  # later ones turn it into a RuntimeError
+            # later versions turn it into a RuntimeError
+            raise TypeError("StopIteration interacts badly with generators and cannot be raised")
 
         def fail() -> Any:
             raise error
@@ -173,7 +174,12 @@ class ExecutingTokens(Settable):
 
         def run() -> Any:
             executing.set()
-            assert told.told.wait(TIMEOUT)
+            here = current_token()
+            assert here is not None
+            while not told.told.wait(0.005):
+                if here.done():
+                    return None  # cancelled: the worker is for others
+            here = None  # what is raised next keeps this frame, and it the token
             return told()
 
         token = self._coordinator.submit(run)

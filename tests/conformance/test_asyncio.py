@@ -6,7 +6,9 @@ A case passes only if it had a token in hand; one that makes no awaitable of its
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
@@ -93,6 +95,11 @@ LEFT_OUT = {
 }
 
 
+# Left out of those with tokens that execute alone.
+LEFT_OUT_EXECUTING = {
+    "test_tasks.BaseTaskTests.test_context_3": "a hundred at once, more than there are workers",
+}
+
 # Test cases, and left out tests, that some versions lack.
 NOT_EVERYWHERE = {
     "TestEagerTaskTaskGroup",  # 3.14
@@ -100,6 +107,14 @@ NOT_EVERYWHERE = {
     "test_futures.BaseFutureTests.test_stop_iteration_exception",  # 3.12
     "test_futures.BaseFutureTests.test_stop_iteration_subclass_exception",  # 3.13
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def leave_no_garbage() -> Iterator[None]:
+    """Some cases leave failed tasks in cycles, which are reported with their tracebacks when they are
+    collected. Python 3.11 fails to parse anything else in whose middle that happens."""
+    yield
+    gc.collect()
 
 
 class WithTokens:
@@ -146,7 +161,8 @@ def take_over(module: str, name: str, kind: type[settable.Settable]) -> Any:
     made: Any = type(
         f"{name}_of_{kind.__name__}", (mixin, case), {"__module__": __name__, "_kind": kind}
     )
-    made.left_out = support.leave_out(made, LEFT_OUT)
+    executing = kind is settable.ExecutingTokens
+    made.left_out = support.leave_out(made, LEFT_OUT | (LEFT_OUT_EXECUTING if executing else {}))
     return made
 
 
@@ -174,7 +190,7 @@ def test_they_are_found(module: str) -> None:
         assert list(support.tests_of(taken))
 
 
-@pytest.mark.parametrize("left_out", LEFT_OUT)
+@pytest.mark.parametrize("left_out", [*LEFT_OUT, *LEFT_OUT_EXECUTING])
 def test_what_is_left_out_exists(left_out: str) -> None:
     module, case, test = left_out.split(".")
     if (found := support.stdlib_tests("test.test_asyncio", module)) is None:

@@ -330,14 +330,12 @@ def test_a_task_group_around_those_who_await(run: Run, pending: NewPending) -> N
 
     async def main() -> None:
         a, b, c = [pending() for _ in range(3)]
-        a.finish(1)
-        b.fail(LookupError("gone"))
         with pytest.raises(ExceptionGroup) as caught:
             async with asyncio.TaskGroup() as group:
-                first = group.create_task(wait(a.future))
+                first, *_ = [group.create_task(wait(one.future)) for one in (a, b, c)]
+                a.finish(1)
                 await first
-                group.create_task(wait(b.future))
-                group.create_task(wait(c.future))
+                b.fail(LookupError("gone"))
         assert first.result() == 1
         assert [type(error) for error in caught.value.exceptions] == [LookupError]
         assert c.future.cancelled()
@@ -376,7 +374,7 @@ def test_it_belongs_to_one_loop(run: Run, pending: NewPending) -> None:
         other = asyncio.new_event_loop()
         try:
             with pytest.raises(ValueError, match="loop"):
-                asyncio.ensure_future(one.future, loop=other)
+                asyncio.ensure_future(one.future, loop=other)  # noqa: RUF006 - there is none
             with pytest.raises(ValueError, match="loop"):
                 asyncio.gather(one.future, other.create_future())
         finally:
