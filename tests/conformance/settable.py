@@ -73,11 +73,14 @@ class Settable:
 
     def set_exception(self, token: Token[Any], error: Any) -> None:
         """`Future.set_exception`."""
+        if token.done():
+            raise asyncio.InvalidStateError(f"{token!r} has ended")
         if isinstance(error, type):
             error = error()
-        if sys.version_info < (3, 12) and isinstance(error, StopIteration):
-            # later versions turn it into a RuntimeError
-            raise TypeError("StopIteration interacts badly with generators and cannot be raised")
+        # What a future refuses, StopIteration on some versions, this refuses in the same words.
+        future: asyncio.Future[Any] = asyncio.Future(loop=token.get_loop())
+        future.set_exception(error)
+        future.exception()
 
         def fail() -> Any:
             raise error

@@ -42,7 +42,7 @@ async def test_the_graph_of_a_task_that_awaits_one(coordinator: Coordinator, gat
 
 
 async def test_a_token_itself_is_in_no_graph(coordinator: Coordinator, gate: Gate) -> None:
-    # asyncio asks for a subclass of its own Future there. docs/asyncio.md says so.
+    # asyncio asks for a subclass of its own Future there. docs/pitfalls.md says so.
     token: Token[Any] = coordinator.submit(gate)
     with pytest.raises(TypeError, match=r"compatible with asyncio\.Future"):
         aio.capture_call_graph(token)
