@@ -23,9 +23,7 @@ def test_workers_times_blas_threads_stay_within_the_cpus(
     assert budget == max(1, cpus // workers)
 
 
-def test_a_smaller_wish_is_kept(
-    new_coordinator: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_smaller_wish_is_kept(new_coordinator: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "1")
     with use(new_coordinator(process_workers=1, stop_timeout=20.0)):
         assert work.surroundings().result(60)[0] == 1

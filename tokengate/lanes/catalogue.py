@@ -35,9 +35,7 @@ def require_lane(lane: str) -> None:
         raise LaneUnavailable(f"lane={lane!r} is not available here; expected {expected}")
 
 
-def open_lane(
-    home: _core.Core, name: str, prefix: str, workers: int, pinned: bool
-) -> RemoteLane:
+def open_lane(home: _core.Core, name: str, prefix: str, workers: int, pinned: bool) -> RemoteLane:
     """A lane for a coordinator; starts nothing yet. LaneUnavailable as `require_lane`."""
     require_lane(name)
     from tokengate.lanes.remote import RemoteLane

@@ -164,9 +164,7 @@ class _Forked(_Process):
 class _Spawned(_Process):
     """Started afresh, where the system has no safe fork."""
 
-    def __init__(
-        self, pipe: socket.socket, child_pipe: int, board_fd: int, place: Place
-    ) -> None:
+    def __init__(self, pipe: socket.socket, child_pipe: int, board_fd: int, place: Place) -> None:
         fds = (child_pipe, board_fd)
         call = f"from tokengate.lanes.worker import spawned; spawned({child_pipe}, {board_fd})"
         data = pickle.dumps((_preparation(), os.getpid() if FORKS else None, place))
