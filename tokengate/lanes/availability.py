@@ -46,6 +46,8 @@ def _thread() -> tuple[bool, str]:
 def _process() -> tuple[bool, str]:
     if not _exists("processes"):
         return False, "this version of TokenGate does not have it"
+    if sys.platform == "win32":
+        return False, "it is not there for Windows yet"
     if sys.platform in ("emscripten", "wasi", "ios", "android"):
         return False, f"{sys.platform} does not let a program start processes of its own"
     return True, "Python code runs in parallel; functions and arguments are pickled"
