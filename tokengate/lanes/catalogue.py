@@ -32,7 +32,9 @@ def enter_worker() -> None:
 def require_lane(lane: str) -> None:
     """LaneUnavailable, saying why, for a lane that cannot run here."""
     if lane == "process" and sys.platform == "win32":
-        raise LaneUnavailable("lane='process' needs Linux or macOS: it is not there for Windows yet")
+        raise LaneUnavailable(
+            "lane='process' needs Linux or macOS: it is not there for Windows yet"
+        )
     if lane not in LANES:
         expected = " or ".join(map(repr, LANES))
         raise LaneUnavailable(f"lane={lane!r} is not available here; expected {expected}")
