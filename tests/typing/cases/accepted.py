@@ -3,10 +3,10 @@
 import asyncio
 import inspect
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import as_completed as futures_as_completed
-from typing import Any, assert_type
+from typing import Any, TypeVar, assert_type
 
 import tokengate
 from tokengate import (
@@ -53,6 +53,21 @@ def full(number: int = 0) -> float:
 
 guarded_builtin = task_token_guard(os.path.getsize)
 guarded_lambda: GuardedFunction[[int], int] = task_token_guard(lambda number: number + 1)
+
+
+T = TypeVar("T")
+
+
+@task_token_guard
+def first(items: Sequence[T], default: T | None = None) -> T:
+    return items[0]
+
+
+async def generics(words: Sequence[str]) -> None:
+    assert_type(first([1]), Token[int])
+    assert_type(await first(words), str)
+    assert_type(await first.options(timeout=1.0)([b""]), bytes)
+    assert_type(await gather(first([1]), first(["a"])), tuple[int, str])
 
 
 class Service:
