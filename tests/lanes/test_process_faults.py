@@ -406,3 +406,16 @@ async def test_the_path_and_the_environment_of_the_moment_are_handed_over(
         tmp_path
     )
     await coordinator.aclose()
+
+
+def test_nothing_is_said_at_exit(tmp_path):
+    """Also where every warning is shown, in the program and in what it starts."""
+    program, path = script(tmp_path, "print(pid().result() != os.getpid())")
+    done = subprocess.run(
+        [program, "-W", "error", "-X", "dev", path],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        cwd=tmp_path,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")

@@ -39,7 +39,11 @@ MAIN_KEYS = ("init_main_from_name", "init_main_from_path")
 
 def main(fd: int) -> None:
     """The body of the process."""
-    control = socket.socket(fileno=fd)
+    with socket.socket(fileno=fd) as control:
+        _serve(control)
+
+
+def _serve(control: socket.socket) -> None:
     data, main_here = pickle.loads(control.recv(LONGEST_PREPARATION))
     parent = os.getppid()
     held = data if main_here else {k: v for k, v in data.items() if k not in MAIN_KEYS}
