@@ -280,3 +280,17 @@ async def test_the_executor_of_another_loop(coordinator: Coordinator) -> None:
             assert future.result() == 8
     finally:
         other.close()
+
+
+async def test_a_pending_result_is_not_waited_for_on_the_loop(
+    coordinator: Coordinator, gate: Gate
+) -> None:
+    """As with the future that asyncio would have given."""
+    with install():
+        future = asyncio.get_running_loop().run_in_executor(None, gate)
+        for ask in (future.result, future.exception):
+            with pytest.raises(asyncio.InvalidStateError):
+                ask()
+        gate.open()
+        await future
+        assert future.exception() is None

@@ -96,6 +96,7 @@ cdef class ExecutorBase:
         future = self.home.make(self.loop_class if looped else self.plain_class, operation, _no_tags, False, fn, args,
                                 kwargs if kwargs else None, context)
         future.looped = looped
+        future.patient = looped and self.served is not None  # by run_in_executor: what asyncio would have given
         # Without a lock between this and _close: either that finds the future among the living, or we see `closed`.
         # The set's own lock orders the two.
         future.live = self.live

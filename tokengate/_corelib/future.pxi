@@ -23,6 +23,7 @@ cdef class FutureBase(TokenBase):
     cdef bint told               # the waiters know; callbacks that come now are called at once
     cdef bint settled            # the callbacks have been called
     cdef bint looped             # asyncio takes it for a future of its own
+    cdef bint patient            # who asks a pending one for its result on a loop's thread is told so, as asyncio does
 
     # -- what the token does differently for futures ----------------------------------------------------------------
 
@@ -91,14 +92,20 @@ cdef class FutureBase(TokenBase):
         seconds (None: for ever), then TimeoutError. A worker that blocks here runs the call itself if it has not
         started."""
         if not tg_ended(self.look()):
-            self.wait(timeout)
+            self.hold_up(timeout)
         return self.outcome()
 
     def exception(self, timeout=None):
         """What the function raised, or None. Blocks, and raises CancelledError and TimeoutError, like `result`."""
         if not tg_ended(self.look()):
-            self.wait(timeout)
+            self.hold_up(timeout)
         return TokenBase.exception(self)
+
+    cdef void hold_up(self, timeout) except *:
+        if self.patient:
+            self.block(timeout)
+        else:
+            self.wait(timeout)
 
     def add_done_callback(self, fn):
         """Call `fn(future)` when it has ended: on the thread that ends it, or here and now if it has."""
