@@ -63,8 +63,8 @@ class LoopFuture(ExecutorFuture[R], Token[R]):  # pyright: ignore[reportIncompat
 
     Awaited there it needs no second future around it: `asyncio.wrap_future` passes it through.
     Callbacks run on the loop, `cancel()` succeeds even while the function runs (which is then
-    abandoned), as with the future that asyncio would have put around it. `result()` still blocks, but for
-    that of a loop's own executor (`install`), which says `InvalidStateError` as asyncio's does.
+    abandoned), as with the future that asyncio would have put around it. `result()` still blocks,
+    but for that of a loop's own executor (`install`), which says `InvalidStateError` as asyncio's.
     """
 
     _asyncio_future_blocking = _core.TokenBase._asyncio_future_blocking
