@@ -50,6 +50,8 @@ def run(request: pytest.FixtureRequest) -> Run:
 
     def run(coroutine: Coroutine[Any, Any, None]) -> None:
         async def main() -> None:
+            # else a busy machine is worth a message in debug mode
+            asyncio.get_running_loop().slow_callback_duration = TIMEOUT
             if kind == "eager":
                 asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)
             async with asyncio.timeout(TIMEOUT):
