@@ -15,9 +15,10 @@ from typing import Any
 import psutil
 
 from tokengate import Coordinator
+from tokengate._core import gil_enabled
 from tokengate.doctor import versions
 from tokengate.doctor.findings import Finding, of_cpus, of_gil, of_limits, of_neighbours
-from tokengate.lanes.availability import LaneReport, gil_enabled, lane_report
+from tokengate.lanes.availability import LaneReport, lane_report
 from tokengate.machine import PinningError, pin_current_thread
 from tokengate.machine.cgroups import Throttling, throttling
 from tokengate.machine.snapshot import Topology, topology

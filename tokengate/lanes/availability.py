@@ -12,7 +12,9 @@ import sysconfig
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["LaneReport", "gil_enabled", "lane_report"]
+from tokengate._core import gil_enabled
+
+__all__ = ["LaneReport", "lane_report"]
 
 _INTERPRETERS = (3, 14)  # the first Python with concurrent.interpreters
 
@@ -30,11 +32,6 @@ class LaneReport:
 def lane_report() -> tuple[LaneReport, ...]:
     """Every lane there is, the default one first. Any thread; blocks no longer than imports do."""
     return tuple(LaneReport(lane, *check()) for lane, check in _CHECKS.items())
-
-
-def gil_enabled() -> bool:
-    """Whether threads share a GIL in this process, now: an import may have switched it on."""
-    return bool(getattr(sys, "_is_gil_enabled", lambda: True)())
 
 
 def _thread() -> tuple[bool, str]:
