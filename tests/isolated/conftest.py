@@ -45,12 +45,17 @@ class RunScript(Protocol):
     def __call__(self, name: str, *arguments: str, flags: tuple[str, ...] = ...) -> Outcome: ...
 
 
-def _abort(process: subprocess.Popen[str]) -> None:
-    """Ends it and its children; faulthandler prints the stacks of all their threads."""
+def _abort(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """Ends it and its children; faulthandler prints the stacks of all their threads, if it can."""
     if sys.platform == "win32":
         process.kill()
-    else:
-        os.killpg(process.pid, signal.SIGABRT)
+        return process.communicate()
+    os.killpg(process.pid, signal.SIGABRT)
+    try:
+        return process.communicate(timeout=10)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        return process.communicate()
 
 
 @pytest.fixture
@@ -71,8 +76,7 @@ def run_script() -> RunScript:
             try:
                 out, err = process.communicate(timeout=TIMEOUT)
             except subprocess.TimeoutExpired:
-                _abort(process)
-                out, err = process.communicate()
+                out, err = _abort(process)
                 pytest.fail(f"{name} hung.\nstdout:\n{out}\nstderr:\n{err}", pytrace=False)
         return Outcome(process.returncode, out, err, monotonic() - begun)
 

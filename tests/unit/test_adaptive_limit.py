@@ -10,7 +10,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from time import monotonic, thread_time
+from time import monotonic, process_time, thread_time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -99,14 +99,18 @@ async def test_it_grows_beside_a_busy_loop(
 async def test_python_code_gets_one_place(new_coordinator: NewCoordinator) -> None:
     coordinator = new_coordinator(thread_workers=16)
     stop = threading.Event()
+    begun, used = monotonic(), process_time()
     tokens = [coordinator.submit(burn, stop) for _ in range(8)]
     async with asyncio.timeout(TIMEOUT):
         for _ in range(20):
             await asyncio.sleep(0.01)  # the loop looks on: a lag that nobody waits for is none
     executing = coordinator.stats().totals.executing
+    share = (process_time() - used) / (monotonic() - begun)
     stop.set()
     await asyncio.gather(*tokens)
-    assert executing <= 4  # a crowded machine may let it try a few more
+    # Functions that get no CPU look like functions that wait: where others use the machine so much
+    # that these do not even get the one that the GIL leaves them, more of them may be let in.
+    assert executing <= 4 or share < 0.9
 
 
 async def test_a_fixed_number_of_workers(new_coordinator: NewCoordinator, gate: Gate) -> None:

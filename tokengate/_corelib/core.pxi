@@ -19,7 +19,9 @@ cdef class Core:
     cdef uint32_t initial, cpus
     cdef bytes ground        # the files that `cpus` follows from, as tg_ground.h takes them; None: it stays as it is
     cdef uint64_t print      # of them, from before they were read
-    cdef list watches        # (Operation or None, callable): who waits for tokens to end; under the critical section
+    # id -> (Operation or None, callable): who waits for tokens to end. Whoever takes one out calls it; taking out is one
+    # step of the dict's. (A critical section would not do: it is left while a list inside it is waited for.)
+    cdef dict watches
     cdef bint refusing
     cdef int64_t nudging     # when a loop was asked to call _nudge at its next turn; 0: none is
     cdef bint reserves       # see _set_steering
@@ -29,7 +31,7 @@ cdef class Core:
     def __cinit__(self, *args, **kwargs):
         self.operations = {}
         self.lanes = {}
-        self.watches = []
+        self.watches = {}
         self.rooms = []
 
     def _open_pool(self, uint32_t max_workers):
@@ -116,7 +118,7 @@ cdef class Core:
             self.keeper = None
             if self.refusing:
                 tg_pool_refuse(self.pool)
-            self.watches = []
+            self.watches = {}
             self.rooms = []
             self.timers = NULL
             for operation in self.operations.values():
@@ -542,25 +544,19 @@ cdef class Core:
             operation = self.operations[name]
         watch = (operation, notify)
         tg_pool_watch(self.pool, True)
-        with cython.critical_section(self):
-            self.watches.append(watch)
+        self.watches[id(watch)] = watch
         self.check_watches()
         return watch
 
     def _unwatch(self, watch):
         """False if it had been called already."""
-        with cython.critical_section(self):
-            for i, each in enumerate(self.watches):
-                if each is watch:
-                    del self.watches[i]
-                    break
-            else:
-                return False
+        if self.watches.pop(id(watch), None) is None:
+            return False
         tg_pool_watch(self.pool, False)
         return True
 
     cdef void check_watches(self) except *:
-        for watch in list(self.watches):
+        for watch in list(self.watches.values()):
             if self.quiet(<Operation>watch[0]) and self._unwatch(watch):
                 watch[1]()
 

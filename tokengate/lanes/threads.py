@@ -44,6 +44,28 @@ def _leave(handle: Any) -> None:
         _leaving.append(handle)
 
 
+def _enter_books(name: str) -> threading.Thread:
+    """The object that stands for this thread in threading's books, until `_leave_books`.
+
+    From Python 3.12 on threading takes it out by itself when the thread's state is cleared, under
+    a lock of its own. For a thread of ours that may be done by the main thread, while the
+    interpreter is torn down or in a forked child, where whoever had the lock never gives it back.
+    So that is called off.
+    """
+    thread = threading.current_thread()
+    local = getattr(threading, "_thread_local_info", None)
+    if getattr(local, "_track_dummy_thread_ref", None) is not None:
+        local._track_dummy_thread_ref = None  # type: ignore[union-attr]  # takes it out, now
+        threading._active[threading.get_ident()] = thread  # type: ignore[attr-defined]
+    thread.name = name
+    return thread
+
+
+def _leave_books() -> None:
+    # without threading's lock, for the same reason; it is one step of the dict's
+    threading._active.pop(threading.get_ident(), None)  # type: ignore[attr-defined]
+
+
 class ThreadLane:
     """Worker threads of one coordinator.
 
@@ -68,10 +90,9 @@ class ThreadLane:
             role = "keeper" if isinstance(worker, Keeper) else "deadlines"
             if isinstance(worker, Carrier):
                 role = f"carrier-{worker.index}"
-            threading.current_thread().name = f"{self.prefix}-{role}"
+            _enter_books(f"{self.prefix}-{role}")
             return
-        thread = threading.current_thread()
-        thread.name = f"{self.prefix}-{worker.index}"
+        thread = _enter_books(f"{self.prefix}-{worker.index}")
         # The interpreter does not wait for this one in any case. It has to wait for threads that a
         # function starts, as it does for those started in a thread pool: they take this over.
         thread._daemonic = False  # type: ignore[attr-defined]
@@ -86,9 +107,7 @@ class ThreadLane:
     def exited(self, worker: LaneThread) -> None:
         """Last thing on a worker's thread, or of one that only visited somebody else's."""
         if not (isinstance(worker, Worker) and worker.visits):
-            # Such threads stay in threading's books for good before Python 3.13.
-            with threading._active_limbo_lock:  # type: ignore[attr-defined]
-                threading._active.pop(threading.get_ident(), None)  # type: ignore[attr-defined]
+            _leave_books()
         with self._lock:
             if worker in self.workers:
                 self.workers.remove(worker)
