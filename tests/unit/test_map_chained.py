@@ -89,9 +89,7 @@ async def test_it_streams(coordinator: Coordinator) -> None:
     assert asked < 100
 
 
-async def test_leaving_the_outer_closes_the_inner(
-    coordinator: Coordinator, until: Until
-) -> None:
+async def test_leaving_the_outer_closes_the_inner(coordinator: Coordinator, until: Until) -> None:
     async with add_one.map(double.map(itertools.count(), in_flight=50)) as values:
         async for _ in values:
             break
