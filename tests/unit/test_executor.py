@@ -112,6 +112,7 @@ def test_operations_are_named_after_functions(coordinator: Coordinator) -> None:
     arguments: list[tuple[Any, ...]] = [(1,), (), (), (), ("abc",), ()]
     for fn, args in zip(ways, arguments, strict=True):
         executor.submit(fn, *args).result(TIMEOUT)
+    coordinator.stop()  # a result is there a moment before it is counted
     here = __name__
     assert {name: each.completed for name, each in coordinator.stats().operations.items()} == {
         f"{here}.double": 2,

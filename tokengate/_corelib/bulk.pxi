@@ -73,14 +73,16 @@ cdef class Collector:
     cdef void note(self, TokenBase token) except *:
         """A token has ended."""
         cdef object waker = None
-        if self.forgiving:
-            token.forgive()
+        cdef bint forgiving
         with cython.critical_section(self):
             self.pending -= 1
             self.ready.append(token)
+            forgiving = self.forgiving  # together with the line above: partner of `forgive`, which looks at `ready`
             if self.waker is not None and (len(self.ready) >= self.want or self.pending == 0):
                 waker = self.waker
                 self.waker = None
+        if forgiving:
+            token.forgive()
         if waker is not None:
             waker()
 
