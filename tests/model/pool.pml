@@ -333,9 +333,7 @@ inline cannot_start()
         workers--;
         waking = false;
         on_its_way--;
-#ifndef BREAK_INVITED_STAYS
         invited = false;
-#endif
         left = workers;
 #ifndef BREAK_START_FAILED_SILENT
         if
@@ -520,6 +518,7 @@ inline turn()
     }
     if
     :: may_take ->
+        stays = false;
         take(token);
         atomic {
             choose();
@@ -529,6 +528,7 @@ inline turn()
             lock = false
         }
     :: !may_take && stays ->
+        stays = false;
         entertain();
         atomic { choose(); lock = false }
     :: else ->
@@ -551,6 +551,7 @@ wait: /* tg_pool_wait */
     if
     :: stays -> /* tg_pool_welcome */
         invited = false;
+        stays = false;
         if
         :: !may_take -> entertain()
         :: else

@@ -31,9 +31,7 @@ SHAPES: dict[str, dict[str, str]] = {
         "nested": "TOKENS=3 WORKERS=1 LIMIT=1 RECORDS=2 NESTED",
         "fewer": "TOKENS=2 WORKERS=2 LIMIT=2 BLOCKING RESIZE=1",
         "more": "TOKENS=2 WORKERS=1 LIMIT=1 RECORDS=2 BLOCKING RESIZE=2",
-        "guest": "TOKENS=3 WORKERS=2 LIMIT=1 BLOCKING GUESTS=1",
-        "guest-no-thread": "TOKENS=2 WORKERS=2 LIMIT=1 BLOCKING GUESTS=1 START_FAILS=1",
-        "guest-ended": "TOKENS=2 WORKERS=2 LIMIT=1 RECORDS=3 BLOCKING GUESTS=1 CANCEL",
+        "guest": "TOKENS=2 WORKERS=2 LIMIT=1 BLOCKING GUESTS=1",
     },
     "word": {
         "ends": "KILL HELP READ",
@@ -63,7 +61,6 @@ OMISSIONS: dict[str, dict[str, str]] = {
         "FUTEX_BLIND": "hand-off",
         "GUEST_UNCOUNTED": "guest",
         "IDLE_LATER": "hand-off",
-        "INVITED_STAYS": "guest-no-thread",
         "LATE_UNCOUNTED": "abandon",
         "NEVER_ARRIVES": "hand-off",
         "NO_CHAIN": "hand-off",
