@@ -7,7 +7,8 @@
  * Shape: TOKENS, WORKERS (max_workers), RECORDS (processes: workers and replacements), LIMIT.
  * Also: BLOCKING (functions may block until nothing else moves), CANCEL (token 0 may be ended at any moment),
  * NESTED (the function of token 0 waits for token 1), RESIZE=n (limit and max_workers become n and, later, what they
- * were), START_FAILS (threads that cannot be started), SPURIOUS (futex waits that return for no reason).
+ * were), START_FAILS (threads that cannot be started), SPURIOUS (futex waits that return for no reason), GUESTS=n (so
+ * often the keeper lets a worker in past the limit).
  *
  * Each macro that starts with BREAK_ leaves one thing out that the protocol needs.
  */
@@ -28,6 +29,10 @@
 #endif
 #ifndef SPURIOUS
 #define SPURIOUS 0
+#endif
+
+#ifndef GUESTS
+#define GUESTS 0
 #endif
 
 #define RING 2
@@ -70,6 +75,9 @@ short abandoned;
 bool waking, closing;
 bool accepting = true;
 bool summoned[RECORDS];
+byte guests;               /* workers let in past the limit */
+bool guest[RECORDS];
+bool invited;              /* the next to arrive is one */
 
 byte parker[RECORDS];
 bool asleep[RECORDS];      /* inside FUTEX_WAIT */
@@ -88,12 +96,13 @@ bool quiet;                /* nothing waits or runs: time to close, where that h
 
 #define replaced (abandoned < 0 -> 0 : abandoned)
 #define active (workers - n_idle)
+#define places (active - replaced - guests)
 #define work (tail > head || waiting > 0)
 #define has_room (stamp[tail % RING] == tail)
 #ifdef BREAK_NO_LIMIT
 #define may_take true
 #else
-#define may_take (active - replaced <= limit)
+#define may_take (places <= limit)
 #endif
 
 /* ---- the ring -------------------------------------------------------------------------------------------------- */
@@ -210,12 +219,12 @@ inline choose()
     start = false;
     if
 #ifdef BREAK_WAKE_MANY
-    :: work && active - replaced < limit ->
+    :: work && (invited || places < limit) ->
 #else
 #ifdef BREAK_CHOOSE_RING_ONLY
-    :: !waking && tail > head && active - replaced < limit ->
+    :: !waking && tail > head && (invited || places < limit) ->
 #else
-    :: !waking && work && active - replaced < limit ->
+    :: !waking && work && (invited || places < limit) ->
 #endif
 #endif
         if
@@ -324,6 +333,7 @@ inline cannot_start()
         workers--;
         waking = false;
         on_its_way--;
+        invited = false;
         left = workers;
 #ifndef BREAK_START_FAILED_SILENT
         if
@@ -466,6 +476,25 @@ inline call()
     fi
 }
 
+/* tg_pool_entertain. Whose tokens a guest may take is fair share's business, so here it may find one or not. */
+inline entertain()
+{
+    if
+    :: pop(token);
+        atomic {
+            if
+            :: token == NONE -> admit(token)
+            :: else
+            fi;
+            if
+            :: token != NONE -> guest[w] = true; guests++
+            :: else
+            fi
+        }
+    :: true
+    fi
+}
+
 /* tg_pool_turn, the slow half of tg_pool_next and tg_pool_skip. */
 inline turn()
 {
@@ -478,10 +507,18 @@ inline turn()
         :: else
         fi;
 #endif
-        late = false
+        late = false;
+        stays = guest[w];
+#ifndef BREAK_GUEST_UNCOUNTED
+        if
+        :: guest[w] -> guest[w] = false; guests--
+        :: else
+        fi
+#endif
     }
     if
     :: may_take ->
+        stays = false;
         take(token);
         atomic {
             choose();
@@ -490,6 +527,10 @@ inline turn()
 #endif
             lock = false
         }
+    :: !may_take && stays ->
+        stays = false;
+        entertain();
+        atomic { choose(); lock = false }
     :: else ->
         lock = false
     fi
@@ -500,13 +541,27 @@ proctype worker(byte w)
     byte token = NONE;
     byte other, found, ticket, left;
     byte wake = NONE;
-    bool start, late;
+    bool start, late, stays;
 
 end_not_started:
     atomic { starting > 0 && !lock -> starting--; summoned[w] = true } /* tg_pool_enter */
 
 wait: /* tg_pool_wait */
-    atomic { !lock -> lock = true }
+    atomic { !lock -> lock = true; stays = summoned[w] && invited }
+    if
+    :: stays -> /* tg_pool_welcome */
+        invited = false;
+        stays = false;
+        if
+        :: !may_take -> entertain()
+        :: else
+        fi;
+        if
+        :: token != NONE -> lock = false; goto claim
+        :: else
+        fi
+    :: else
+    fi;
     if
     :: may_take ->
         take(token);
@@ -560,7 +615,7 @@ admitted:
             assert(claimed[token] == 1);
             running++;
 #if !defined(NESTED) && !defined(RESIZE)
-            assert(running <= LIMIT)
+            assert(running <= LIMIT + guests)
 #endif
         }
     :: else ->
@@ -578,7 +633,7 @@ admitted:
     }
     /* tg_pool_next: without the lock while the account is small. */
     if
-    :: !late -> pop(token)
+    :: !late && !guest[w] -> pop(token)
     :: skip
     fi;
     if
@@ -630,6 +685,38 @@ end_nothing_to_end:
     :: was == EXECUTING -> abandon()
     :: else
     fi
+}
+#endif
+
+/* ---- the keeper: tg_pool_invite ------------------------------------------------------------------------------------ */
+
+#if GUESTS > 0
+proctype keeper()
+{
+    byte other, found, ticket, left;
+    byte wake = NONE;
+    byte times = GUESTS;
+    bool start;
+
+end_nobody_to_invite:
+    do
+    :: atomic {
+            times > 0 && work && !lock ->
+            times--;
+            if
+            :: !waking ->
+                invited = true;
+                choose();
+                if
+                :: !waking -> invited = false /* there is nobody to come */
+                :: else
+                fi
+            :: else
+            fi
+        }
+        carry_out()
+    :: times == 0 -> break
+    od
 }
 #endif
 
@@ -713,7 +800,7 @@ proctype resizer()
 
 /* ---- what must hold whenever nothing can move -------------------------------------------------------------------- */
 
-#define free_place (active - replaced < limit)
+#define free_place (places < limit)
 #define someone_could (n_idle > 0 || (!start_failed && workers - replaced < max_workers))
 
 init {
@@ -739,6 +826,9 @@ init {
 #ifdef RESIZE
         run resizer();
 #endif
+#if GUESTS > 0
+        run keeper();
+#endif
         run closer()
     }
     atomic {
@@ -752,6 +842,7 @@ init {
         timeout ->
         assert(!work);
         assert(n_idle == workers && abandoned == 0 && running == 0);
+        assert(guests == 0 && !invited);
         i = 0;
         do
         :: i < TOKENS ->

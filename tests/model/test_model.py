@@ -31,6 +31,7 @@ SHAPES: dict[str, dict[str, str]] = {
         "nested": "TOKENS=3 WORKERS=1 LIMIT=1 RECORDS=2 NESTED",
         "fewer": "TOKENS=2 WORKERS=2 LIMIT=2 BLOCKING RESIZE=1",
         "more": "TOKENS=2 WORKERS=1 LIMIT=1 RECORDS=2 BLOCKING RESIZE=2",
+        "guest": "TOKENS=2 WORKERS=2 LIMIT=1 BLOCKING GUESTS=1",
     },
     "word": {
         "ends": "KILL HELP READ",
@@ -58,6 +59,7 @@ OMISSIONS: dict[str, dict[str, str]] = {
         "ABANDON_SILENT": "nested",
         "CHOOSE_RING_ONLY": "hand-off",
         "FUTEX_BLIND": "hand-off",
+        "GUEST_UNCOUNTED": "guest",
         "IDLE_LATER": "hand-off",
         "LATE_UNCOUNTED": "abandon",
         "NEVER_ARRIVES": "hand-off",

@@ -51,6 +51,7 @@ ROUNDS: dict[str, tuple[int, int] | None] = {
     "fair": (20_000, 5_000),
     "gate": (400, 120),
     "ground": None,
+    "guest": None,
     "hist": None,
     "inbox": (10_000, 3_000),
     "law": None,

@@ -25,7 +25,7 @@ static inline tg_worker *tg_pool_enter(tg_pool *p)
     }
     w->summoned = true;
     w->present = true;
-    w->guest = false;
+    w->guest = TG_GUEST_NONE;
     w->parked = false;
     w->wake_fd = 0;
     w->clock = tg_own_clock();
@@ -43,7 +43,7 @@ static inline uint32_t tg_pool_start_failed(tg_pool *p)
     tg_mutex_lock(&p->lock);
     uint32_t left = --p->workers;
     p->waking = false;
-    p->steer.invited = false;
+    p->steer.invited = TG_GUEST_NONE;
     tg_summons s = {NULL, false, false, false};
     if (p->idle != NULL) {
         s = tg_pool_choose(p); /* the place it held may be free for one that had to park as surplus */
@@ -94,57 +94,96 @@ static inline bool tg_op_absent(tg_op *op)
            atomic_load_explicit(&op->returned, memory_order_relaxed);
 }
 
-/* True: a token of an operation that has no function at work may be admitted, or has been. */
-static inline bool tg_pool_others_wait(tg_pool *p)
+/* Its tokens are for such a guest. */
+static inline bool tg_op_for_guest(tg_op *op, tg_guest guest)
 {
-    if (tg_ring_length(&p->ring) > 0)
-        return true; /* whose they are is seen only by taking them out */
-    for (size_t i = 0; i < p->gate.fair.length; i++)
-        if (tg_op_absent(p->gate.fair.queues[i]->op))
-            return true;
-    return false;
+    return tg_op_absent(op) && (guest == TG_GUEST_ANY || (op->measured && op->mean <= TG_GUEST_NS));
 }
 
-/* Takes a token of an operation that has no function at work, out of the ring or the queues; what lies in the ring before
- * it goes back to its queue, in order. NULL: there is none. */
-static inline tg_token *tg_pool_take_other(tg_pool *p, int64_t now)
+/* The queue in the heap that such a guest takes from; NULL: none. */
+static inline tg_queue *tg_pool_queue_for(tg_pool *p, tg_guest guest)
+{
+    tg_fair *fair = &p->gate.fair;
+    tg_queue *best = NULL;
+    for (size_t i = 0; i < fair->length; i++) {
+        tg_queue *q = fair->queues[i];
+        if (guest == TG_GUEST_SHORT && !q->aged && q->priority < fair->queues[0]->priority)
+            continue;
+        if (tg_op_for_guest(q->op, guest) && (best == NULL || tg_fair_before(q, best)) && tg_gate_open(&p->gate, q))
+            best = q;
+    }
+    return best;
+}
+
+/* True: such a guest may find a token. */
+static inline bool tg_pool_others_wait(tg_pool *p, tg_guest guest)
+{
+    /* whose those in the ring are is seen only by taking them out */
+    return tg_ring_length(&p->ring) > 0 || tg_pool_queue_for(p, guest) != NULL;
+}
+
+/* Takes a token for a guest, out of the ring or the queues; what lies in the ring before it goes back to its queue, in
+ * order. NULL: there is none. */
+static inline tg_token *tg_pool_take_other(tg_pool *p, tg_guest guest, int64_t now)
 {
     tg_token *found = NULL;
+    tg_queue *q;
+    uint64_t taken = 0;
     while (found == NULL) {
         tg_token *t = (tg_token *)tg_ring_pop(&p->ring);
         if (t == NULL)
             break;
+        taken++;
         /* The others go back to their queues. One that cannot has ended or been started, and is the caller's to skip. */
-        if (tg_op_absent(t->op) || !tg_gate_give_back(&p->gate, t))
+        if (tg_op_for_guest(t->op, guest) || !tg_gate_give_back(&p->gate, t))
             found = t;
     }
-    for (size_t i = 0; found == NULL && i < p->gate.fair.length; i++) {
-        tg_queue *q = p->gate.fair.queues[i];
-        if (!tg_op_absent(q->op) || !tg_gate_open(&p->gate, q))
-            continue;
+    while (found == NULL && (q = tg_pool_queue_for(p, guest)) != NULL) {
         found = tg_gate_admit_from(&p->gate, q, now);
-        if (found == NULL) {
-            i = (size_t)-1; /* that one had ended, and the heap has changed */
-            continue;
-        }
+        if (found == NULL)
+            continue; /* that one had ended */
+        taken++;
         p->steer.taken++;
         p->room = p->room || found->op->room_wanted;
     }
+    p->steer.visited += guest == TG_GUEST_SHORT ? taken : 0;
     return found;
 }
 
-/* The worker that was summoned by an invitation: it takes one token of another operation, past the limit. */
-static inline tg_token *tg_pool_welcome(tg_pool *p, tg_worker *w)
+/* A token past the limit for a worker that comes as a guest, or goes on as one. NULL: none, and it is no guest. */
+static inline tg_token *tg_pool_entertain(tg_pool *p, tg_worker *w, tg_guest guest, int64_t now)
 {
-    p->steer.invited = false;
-    if (tg_pool_places(p) <= (int64_t)p->limit)
-        return NULL; /* a place has become free meanwhile */
-    tg_token *t = tg_pool_take_other(p, tg_now());
+    tg_token *t = tg_pool_take_other(p, guest, now);
     if (t != NULL) {
-        w->guest = true;
+        w->guest = guest;
         p->steer.guests++;
     }
     return t;
+}
+
+/* The worker that was summoned by an invitation. */
+static inline tg_token *tg_pool_welcome(tg_pool *p, tg_worker *w)
+{
+    tg_guest guest = p->steer.invited;
+    p->steer.invited = TG_GUEST_NONE;
+    if (tg_pool_places(p) <= (int64_t)p->limit)
+        return NULL; /* a place has become free meanwhile */
+    w->stay = 0;
+    return tg_pool_entertain(p, w, guest, tg_now());
+}
+
+/* Lets a guest in: the next worker to arrive, unless one is on its way for another reason. */
+static inline tg_summons tg_pool_invite(tg_pool *p, tg_guest guest)
+{
+    tg_mutex_lock(&p->lock);
+    bool free = !p->waking;
+    if (free)
+        p->steer.invited = guest;
+    tg_summons s = tg_pool_choose(p);
+    if (free && !p->waking)
+        p->steer.invited = TG_GUEST_NONE; /* there is nobody to come */
+    tg_mutex_unlock(&p->lock);
+    return s;
 }
 
 /* One look for work, without waiting. Returns a token ADMITTED, or NULL: the worker is among the idle now, and whoever has
@@ -162,7 +201,7 @@ static inline tg_token *tg_pool_poll(tg_pool *p, tg_worker *w, bool *left)
     }
     tg_pool_settle(p, w);
     tg_token *t = NULL;
-    if (w->summoned && p->steer.invited)
+    if (w->summoned && p->steer.invited != TG_GUEST_NONE)
         t = tg_pool_welcome(p, w);
     if (t == NULL && tg_pool_places(p) <= (int64_t)p->limit)
         t = tg_pool_take(p, tg_now());
@@ -224,16 +263,22 @@ static inline tg_token *tg_pool_turn(tg_pool *p, tg_worker *w, tg_op *op, bool l
     tg_mutex_lock(&p->lock);
     if (late)
         p->abandoned--;
+    if (w->guest != TG_GUEST_NONE)
+        w->stay += w->due_run; /* a guest settles after each token */
     tg_pool_settle(p, w);
     if (op != NULL && tg_op_gated(op))
         tg_gate_refresh_op(&p->gate, op);
-    if (w->guest) {
-        w->guest = false;
+    tg_guest guest = w->guest;
+    if (guest != TG_GUEST_NONE) {
+        w->guest = TG_GUEST_NONE;
         p->steer.guests--;
     }
     if (tg_pool_places(p) <= (int64_t)p->limit) {
         t = tg_pool_take(p, now);
         *out = tg_pool_choose(p); /* without a token there is no work, so it asks for nothing */
+    } else if (guest != TG_GUEST_NONE && w->stay < TG_GUEST_NS) {
+        t = tg_pool_entertain(p, w, guest, now);
+        *out = tg_pool_choose(p);
     }
     tg_mutex_unlock(&p->lock);
     return t;
@@ -260,7 +305,7 @@ static inline tg_token *tg_pool_next(tg_pool *p, tg_worker *w, tg_op *op, int64_
                                      int64_t now, tg_summons *out)
 {
     tg_pool_book(p, w, op, charge, run);
-    if (!late && !w->guest && !tg_op_gated(op) && w->due_run < TG_SETTLE_NS && w->due_tokens < TG_SETTLE_TOKENS) {
+    if (!late && w->guest == TG_GUEST_NONE && !tg_op_gated(op) && w->due_run < TG_SETTLE_NS && w->due_tokens < TG_SETTLE_TOKENS) {
         tg_token *t = (tg_token *)tg_ring_pop(&p->ring);
         if (t != NULL) {
             *out = (tg_summons){NULL, false, false, false};

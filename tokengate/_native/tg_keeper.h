@@ -27,7 +27,8 @@
 #define TG_KEEPER_LINGER_NS 50000000 /* it looks on for so long after the last work, so that bursts need not call it */
 #define TG_KEEPER_LEARNT_NS 1000000000 /* what was learnt is kept for so long without work */
 #define TG_KEEPER_IGNORE_NS 50000000 /* a loop that starves with one worker at work for so long is not running */
-#define TG_KEEPER_GUEST_NS 50000000  /* nothing taken for so long: a guest is let in */
+#define TG_KEEPER_SHORT_NS 20000000  /* nothing taken for so long: a guest is let in for short tokens, */
+#define TG_KEEPER_GUEST_NS 50000000  /* nothing taken but by such guests: for any */
 #define TG_KEEPER_CPUS_NS 1000000000 /* whether the CPUs it may use have changed is looked at so often */
 #define TG_KEEPER_ASKED 16u          /* workers looked at for whether they are ready to run */
 #define TG_KEEPER_PAST 64u           /* looks remembered, a power of two */
@@ -67,8 +68,7 @@ typedef struct {
     uint32_t generation;   /* number of the look, from 1 */
     int64_t last, work;    /* when it last looked, and last saw work */
     int64_t process;
-    int64_t dequeued_at;
-    uint64_t dequeued;
+    struct { uint64_t count; int64_t at; } dequeued, turns; /* tokens taken; but by SHORT guests */
     tg_watch watch[TG_POOL_PORTS];
     uint32_t n_watch;
     tg_page *book;         /* by the worker's index */
@@ -381,6 +381,21 @@ static inline tg_summons tg_keeper_apply(tg_keeper *k, uint32_t limit, tg_reason
     return s;
 }
 
+/* Which guest is due, if one finds a token: nothing has been taken for so long. */
+static inline tg_guest tg_keeper_due(tg_keeper *k, bool waits, uint64_t dequeued, uint64_t turns, int64_t now)
+{
+    if (!waits || dequeued != k->dequeued.count) {
+        k->dequeued.count = dequeued;
+        k->dequeued.at = now;
+    }
+    if (!waits || turns != k->turns.count) {
+        k->turns.count = turns;
+        k->turns.at = now;
+    }
+    return now - k->turns.at >= TG_KEEPER_GUEST_NS ? TG_GUEST_ANY
+           : now - k->dequeued.at >= TG_KEEPER_SHORT_NS ? TG_GUEST_SHORT : TG_GUEST_NONE;
+}
+
 /* Sleeps, looks and steers until something must be done that needs the interpreter. Detached from it. */
 static inline tg_errand tg_keeper_run(tg_keeper *k, tg_summons *out)
 {
@@ -440,12 +455,15 @@ static inline tg_errand tg_keeper_run(tg_keeper *k, tg_summons *out)
         for (tg_worker *w = room ? p->idle : NULL; w != NULL; w = w->next_idle)
             k->book[w->index].seen |= 0x80000000u;
         uint64_t dequeued = (uint64_t)atomic_load_explicit(&p->ring.head, memory_order_relaxed) + g->taken;
+        uint64_t turns = dequeued - g->visited;
         l.active = (uint32_t)(places > 0 ? places : 0);
         l.max = p->max_workers;
         l.gil = g->gil;
         l.cpus = g->cpus;
         l.full = waits && !p->waking && places >= (int64_t)p->limit;
-        bool others = l.full && tg_pool_others_wait(p);
+        tg_guest guest = tg_keeper_due(k, waits && !fresh, dequeued, turns, l.now);
+        if (guest != TG_GUEST_NONE && !(l.full && tg_pool_others_wait(p, guest)))
+            guest = TG_GUEST_NONE;
         k->law.target = g->target;
         if (k->law.limit != p->limit) {
             k->law.limit = p->limit;
@@ -489,8 +507,6 @@ static inline tg_errand tg_keeper_run(tg_keeper *k, tg_summons *out)
             tg_keeper_room(k, records);
         if (fresh) {
             fresh = false;
-            k->dequeued = dequeued;
-            k->dequeued_at = l.now;
             tg_law_restart(&k->law);
         } else {
             tg_ruling r = tg_law_judge(&k->law, &l);
@@ -502,16 +518,11 @@ static inline tg_errand tg_keeper_run(tg_keeper *k, tg_summons *out)
                     return TG_KEEPER_LOG;
             }
         }
-        if (dequeued != k->dequeued || !waits) {
-            k->dequeued = dequeued;
-            k->dequeued_at = l.now;
-        } else if (others && l.now - k->dequeued_at >= TG_KEEPER_GUEST_NS) {
-            k->dequeued_at = l.now;
-            tg_mutex_lock(&p->lock);
-            g->invited = !p->waking;
-            *out = tg_pool_choose(p);
-            g->invited = out->wake != NULL || out->start;
-            tg_mutex_unlock(&p->lock);
+        if (guest != TG_GUEST_NONE) {
+            k->dequeued.at = l.now;
+            if (guest == TG_GUEST_ANY)
+                k->turns.at = l.now;
+            *out = tg_pool_invite(p, guest);
             if (out->wake != NULL)
                 tg_unpark(&out->wake->parker);
             out->wake = NULL; /* done */

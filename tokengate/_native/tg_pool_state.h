@@ -28,6 +28,13 @@
 #define TG_SETTLE_NS TG_SHORT_NS
 #define TG_SETTLE_TOKENS 32
 
+/* A worker that is let in past the limit, for tokens of operations that have no function at work. SHORT: only for those
+ * that are short as measured, and not before what has a higher priority. ANY: whatever is next. Either goes on until there
+ * are none, or its tokens have run for TG_GUEST_NS: about what a thread may keep the interpreter for, so that a loop
+ * waits for one thread more, and not for more of it. */
+typedef enum { TG_GUEST_NONE, TG_GUEST_SHORT, TG_GUEST_ANY } tg_guest;
+#define TG_GUEST_NS 5000000
+
 typedef struct tg_worker {
     tg_parker parker;
     /* the account not settled yet; the owner's alone */
@@ -39,7 +46,8 @@ typedef struct tg_worker {
     bool summoned;    /* under the lock: this worker is the one on its way [P3] */
     bool present;     /* under the lock: a thread owns this record */
     bool parked;      /* under the lock: in the idle stack */
-    bool guest;       /* the owner's alone: let in past the limit, for one token */
+    tg_guest guest;   /* written by the owner under the lock, read by it alone: let in past the limit */
+    int64_t stay;     /* the owner's alone: ns that its tokens have run since */
     int wake_fd;      /* not 0: woken by a write to it, for it waits for more than this pool; written by the owner under
                        * the lock at entry */
     int32_t clock;    /* CPU clock of its thread; written by the owner under the lock at entry, read under it */
@@ -65,12 +73,13 @@ typedef struct {
     bool gil;
     bool alive;           /* the keeper's thread exists or is being started */
     bool awake;           /* it looks at the pool by itself, so nobody need call it */
-    bool invited;         /* the next worker that arrives is a guest, see tg_pool_take_other */
+    tg_guest invited;     /* the next worker that arrives is a guest, see tg_pool_welcome */
     uint32_t guests;      /* workers let in past the limit */
     uint32_t initial;     /* the limit to begin with */
     uint32_t cpus;        /* CPUs this process may use */
     int64_t target;       /* ns of loop lag */
     uint64_t taken;       /* tokens taken past the ring */
+    uint64_t visited;     /* tokens taken out of the ring, or past it, by SHORT guests */
     uint64_t cuts, changes;
     tg_reason reason;     /* of the last change */
     tg_change change[TG_POOL_CHANGES];
@@ -330,7 +339,8 @@ static inline tg_summons tg_pool_choose(tg_pool *p)
     if (tg_ring_length(&p->ring) == 0 && p->gate.fair.length == 0)
         return s;
     s.keeper = tg_pool_call_keeper(p);
-    if (p->waking || tg_pool_places(p) >= (int64_t)p->limit + (p->steer.invited ? 1 : 0))
+    /* a guest is let in past it also where a cut has left more at work than it allows */
+    if (p->waking || (p->steer.invited == TG_GUEST_NONE && tg_pool_places(p) >= (int64_t)p->limit))
         return s;
     if (p->idle != NULL) {
         s.wake = p->idle;
