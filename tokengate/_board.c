@@ -101,6 +101,21 @@ static PyObject *die_with_parent(PyObject *module, PyObject *unused)
 #endif
 }
 
+PyDoc_STRVAR(interrupt_doc, "interrupt(thread, error, /)\n--\n\n"
+                            "Raises an exception class in another thread of this interpreter, once that runs Python code.\n\n"
+                            "False: there is no such thread.");
+
+static PyObject *interrupt(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    if (!wants("interrupt", count, 2))
+        return NULL;
+    unsigned long thread = PyLong_AsUnsignedLong(args[0]);
+    if (PyErr_Occurred())
+        return NULL;
+    return PyBool_FromLong(PyThreadState_SetAsyncExc(thread, args[1]) > 0);
+}
+
 #if !defined(_WIN32)
 PyDoc_STRVAR(receive_doc, "receive(fd, size, head, /)\n--\n\n"
                           "Exactly `size` bytes of a stream socket, of which `head` has been read already.\n\n"
@@ -152,6 +167,7 @@ static PyMethodDef methods[] = {
     {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, receive_doc},
 #endif
     {"begin", (PyCFunction)(void (*)(void))begin, METH_FASTCALL, begin_doc},
+    {"interrupt", (PyCFunction)(void (*)(void))interrupt, METH_FASTCALL, interrupt_doc},
     {"post", (PyCFunction)(void (*)(void))post, METH_FASTCALL, post_doc},
     {"die_with_parent", die_with_parent, METH_NOARGS, die_with_parent_doc},
     {NULL, NULL, 0, NULL},

@@ -23,3 +23,9 @@ def receive(fd: int, size: int, head: bytes, /) -> bytes:
 
 def die_with_parent() -> bool:
     """Asks the system to kill this process when its parent ends. False where it cannot."""
+
+def interrupt(thread: int, error: type[BaseException], /) -> bool:
+    """Raises an exception class in another thread of this interpreter, once that runs Python code.
+
+    False: there is no such thread.
+    """
