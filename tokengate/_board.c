@@ -9,7 +9,10 @@
 
 #if !defined(_WIN32)
 #  include <errno.h>
+#  include <pthread.h>
 #  include <sys/socket.h>
+#  include <time.h>
+#  include <unistd.h>
 #endif
 #if defined(__linux__)
 #  include <signal.h>
@@ -162,8 +165,58 @@ static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t cou
 }
 #endif
 
+#if !defined(_WIN32)
+typedef struct {
+    struct timespec after;
+    size_t size;
+    char message[];
+} last_word;
+
+static void *wait_and_end(void *what)
+{
+    last_word *word = what;
+    while (nanosleep(&word->after, &word->after) < 0 && errno == EINTR)
+        ;
+    if (write(STDERR_FILENO, word->message, word->size) < 0)
+        errno = 0; /* nobody listens */
+    _exit(1);
+}
+
+PyDoc_STRVAR(end_within_doc, "end_within(seconds, message, /)\n--\n\n"
+                             "Ends the process with status 1 if it has not ended by itself, without any interpreter's help.\n\n"
+                             "message: bytes, written to standard error then. OSError where there can be no thread for it.");
+
+static PyObject *end_within(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    char *message;
+    Py_ssize_t size;
+    pthread_t thread;
+    if (!wants("end_within", count, 2) || PyBytes_AsStringAndSize(args[1], &message, &size) < 0)
+        return NULL;
+    long seconds = PyLong_AsLong(args[0]);
+    if (seconds == -1 && PyErr_Occurred())
+        return NULL;
+    last_word *word = malloc(sizeof *word + (size_t)size);
+    if (word == NULL)
+        return PyErr_NoMemory();
+    word->after = (struct timespec){.tv_sec = seconds};
+    word->size = (size_t)size;
+    memcpy(word->message, message, (size_t)size);
+    int failed = pthread_create(&thread, NULL, wait_and_end, word);
+    if (failed) {
+        free(word);
+        errno = failed;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    pthread_detach(thread);
+    Py_RETURN_NONE;
+}
+#endif
+
 static PyMethodDef methods[] = {
 #if !defined(_WIN32)
+    {"end_within", (PyCFunction)(void (*)(void))end_within, METH_FASTCALL, end_within_doc},
     {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, receive_doc},
 #endif
     {"begin", (PyCFunction)(void (*)(void))begin, METH_FASTCALL, begin_doc},

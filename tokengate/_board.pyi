@@ -29,3 +29,9 @@ def interrupt(thread: int, error: type[BaseException], /) -> bool:
 
     False: there is no such thread.
     """
+
+def end_within(seconds: int, message: bytes, /) -> None:
+    """Ends the process with status 1 if it has not ended by itself, without any interpreter's help.
+
+    message: bytes, written to standard error then. OSError where there can be no thread for it.
+    """

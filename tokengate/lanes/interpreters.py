@@ -13,6 +13,7 @@ import os
 import socket
 import sys
 import threading
+import warnings
 from importlib import import_module
 from pathlib import Path
 from time import monotonic
@@ -26,6 +27,7 @@ from tokengate.lanes.remote import Running, StartFailed
 __all__ = ["InterpreterLauncher"]
 
 START = 60.0  # s a worker may take until it is ready
+PATIENCE = 5  # s that the end of the program may take where an interpreter does not let it end
 END = 1.0  # s that a worker may take to end; what takes longer is left behind
 
 FOLDER = Path(__file__).parent
@@ -200,13 +202,22 @@ def _pin(cpu: int) -> None:
 
 
 def _leave() -> None:
-    """At the end of the program: what still runs is interrupted."""
+    """At the end of the program: what still runs is interrupted, what goes on is left behind."""
     left = list(_living)
     for each in left:
         each.kill()
     deadline = monotonic() + END
     for each in left:
         each._closed.wait(max(0.0, deadline - monotonic()))
+    if not _living:
+        return
+    # Told on standard error by whoever stops; as an error it would spoil the exit status.
+    warnings.filterwarnings("ignore", "remaining subinterpreters", RuntimeWarning)
+    names = [each.name for each in list(_living) if each.holds_on]
+    if names:
+        # Python waits for the GIL of each interpreter before it ends, and these do not let it go.
+        text = f"tokengate: C code in {', '.join(names)} does not return: the process ends without\n"
+        _board.end_within(PATIENCE, text.encode())
 
 
 atexit.register(_leave)
