@@ -17,7 +17,6 @@ import pickle
 import socket
 import struct
 import sys
-import traceback
 from collections.abc import Callable
 from time import monotonic, monotonic_ns
 from typing import Any
@@ -122,6 +121,8 @@ def describe(error: BaseException) -> str:
 def pack_error(error: BaseException) -> bytes:
     """(exception, text of its traceback), or (None, text, what it was) where it cannot travel."""
     try:
+        import traceback  # takes longer to import than all the rest
+
         text = "".join(traceback.format_exception(error))
     except BaseException:
         text = describe(error)

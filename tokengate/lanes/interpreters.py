@@ -208,7 +208,8 @@ def _leave() -> None:
         each.kill()
     deadline = monotonic() + END
     for each in left:
-        each._closed.wait(max(0.0, deadline - monotonic()))
+        if each.ended(max(0.0, deadline - monotonic())):
+            each._closed.wait()  # for threads that functions have started: Python waits for all
     if not _living:
         return
     # Told on standard error by whoever stops; as an error it would spoil the exit status.

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextvars import ContextVar
 from time import monotonic_ns
-from types import MethodType
+from types import MappingProxyType, MethodType
 from typing import Any
 
 from tokengate.errors import (
@@ -32,7 +32,6 @@ from tokengate.errors import (
 )
 from tokengate.lanes.child import CurrentToken
 from tokengate.lanes.travel import travels
-from tokengate.naming import frozen_tags, operation_name, reject_asynchronous
 
 __all__ = [
     "Coordinator",
@@ -113,7 +112,7 @@ class Token:
         until = _deadline_var.get(0)
         try:
             if until and until <= monotonic_ns():
-                raise TokenExpired(f"{operation_name(fn)} was called after its deadline")
+                raise TokenExpired(f"{_name(fn)} was called after its deadline")
             self._value = fn(*args, **kwargs)
         except TokenCancelled:
             raise  # meant for the token that runs here
@@ -229,16 +228,23 @@ class GuardedFunction:
 def task_token_guard(operation_type: Any = None, tags: Any = None, **options: Any) -> Any:
     """The decorator, where calls run in place: policies are the coordinator's, and hold there."""
     if callable(operation_type) or isinstance(operation_type, (classmethod, staticmethod)):
-        return _guard(operation_type, None, frozen_tags(None), "thread")
-    found, lane = frozen_tags(tags), options.get("lane", "thread")
+        return _guard(operation_type, None, MappingProxyType({}), "thread")
+    found, lane = MappingProxyType(dict(tags or {})), options.get("lane", "thread")
     return lambda fn: _guard(fn, operation_type, found, lane)
 
 
 def _guard(fn: Any, operation: str | None, tags: Any, lane: str) -> GuardedFunction:
     kind = type(fn) if isinstance(fn, (classmethod, staticmethod)) else None
     fn = fn.__func__ if kind is not None else fn
-    reject_asynchronous(fn)
-    return GuardedFunction(fn, operation or operation_name(fn), tags, lane, kind)
+    return GuardedFunction(fn, operation or _name(fn), tags, lane, kind)
+
+
+def _name(fn: Any) -> str:
+    # what `tokengate.naming` says, which takes long to import
+    while isinstance(fn, functools.partial):
+        fn = fn.func
+    of = fn if hasattr(fn, "__qualname__") else type(fn)
+    return f"{of.__module__}.{of.__qualname__}"
 
 
 def _unusable(name: str) -> LaneUnavailable:
