@@ -222,12 +222,3 @@ def _leave() -> None:
 
 
 atexit.register(_leave)
-
-
-def _forget() -> None:
-    """In a forked child: none of them exists here."""
-    _living.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
