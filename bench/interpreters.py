@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import gc
+import functools
 import importlib
 import multiprocessing
 from collections.abc import Iterator
@@ -12,8 +12,9 @@ from multiprocessing.connection import Connection
 
 import _lane_work as work
 import tokengate
-from _cli import main
-from _figures import Figure, Section, Target
+from _child import run_alone
+from _cli import Run, main
+from _figures import Section, Target
 from _harness import Missing, Options, interleave
 from _work import burn
 from lanes import (
@@ -35,14 +36,12 @@ from tokengate.lanes.availability import check_interpreter
 
 OURS = "interpreter lane"
 PEER = "InterpreterPoolExecutor"
-CYCLES = 25
 
 EXPLANATION = """\
 Two workers each. burst: no-ops awaited together on an event loop. one at a time: the median of
 single no-ops. 1.5 ms of Python: the same calls, spread over two workers, against a plain loop, and
 against two processes without any library that share them out by halves. 10 MB: bytes of that size
-as argument and as result, several calls in flight. memory: what 25 times starting and closing the
-lane, two interpreters each, leaves behind, after five times to warm up."""
+as argument and as result, several calls in flight."""
 
 
 def run(options: Options) -> Section:
@@ -97,8 +96,6 @@ def run(options: Options) -> Section:
         )
         beside(figure, "10 MB there and back", "ms", large)
         against(figure, "10 MB", large[PEER], large[OURS], Target("at least", 1.0), PEER)
-    left = left_behind(noop)
-    figure(Figure(f"{CYCLES} times started and closed", "MB left", (left,), Target("at most", 2.5)))
     return found
 
 
@@ -128,30 +125,11 @@ def rig(
         process.join()
 
 
-def left_behind(noop: tokengate.GuardedFunction[[], None]) -> float:
-    """Megabytes."""
-
-    def cycles(count: int) -> None:
-        for _ in range(count):
-            with (
-                tokengate.Coordinator(interpreter_workers=WORKERS) as coordinator,
-                tokengate.use(coordinator),
-            ):
-                for token in [noop() for _ in range(20)]:
-                    token.result()
-        gc.collect()
-
-    cycles(5)
-    before = resident()
-    cycles(CYCLES)
-    return (resident() - before) / 1e6
-
-
-def resident() -> int:
-    """Bytes of this process that are in memory."""
-    with open("/proc/self/smaps_rollup") as file:
-        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("Rss:"))
-
+SECTIONS: dict[str, Run] = {
+    "interpreters": run,
+    # Alone: a heap others have stretched would blur it.
+    "interpreter_memory": functools.partial(run_alone, "interpreter_memory.py"),
+}
 
 if __name__ == "__main__":
-    raise SystemExit(main({"interpreters": run}))
+    raise SystemExit(main(SECTIONS))

@@ -57,9 +57,9 @@ class Coordinator(_core.Core):
     thread_workers: how many tokens may execute at once, 1 to 4096; None: up to 64 threads (or
     ``TOKENGATE_THREAD_WORKERS``), of which an operation without a limit leaves some to the others.
     process_workers, interpreter_workers: the most workers of these two lanes; None: the CPUs this
-    process may use. loop_lag_target: seconds; how many threads are active at a time is steered so that event
-    loops wait no longer than about this for the interpreter, and no more burn CPU than there are
-    CPUs; None: always as many as there are. pin: ``"core"`` binds each worker to one core
+    process may use. loop_lag_target: seconds; how many threads are active at a time is steered so
+    that event loops wait no longer than about this for the interpreter, and no more burn CPU than
+    there are CPUs; None: always as many as there are. pin: ``"core"`` binds each worker to one core
     (LaneUnavailable where the system cannot); ``"none"`` does not; ``"auto"`` does not either,
     since no gain was measured. stop_timeout: the seconds `stop` gives what still runs. name: start
     of the threads' names.
@@ -521,7 +521,8 @@ class Coordinator(_core.Core):
         """Let at most `n` workers of a lane execute at once; surplus ones end when they are free.
 
         Where a `loop_lag_target` steers how many are active, `n` is the most it may choose. lane:
-        ``"thread"``, ``"process"`` or ``"interpreter"``. ValueError for any other lane or an impossible number.
+        ``"thread"``, ``"process"`` or ``"interpreter"``. ValueError for any other lane or an
+        impossible number.
         """
         if lane not in LANES:
             raise ValueError(

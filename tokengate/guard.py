@@ -161,7 +161,8 @@ class GuardedFunction(_core.GuardBase, Generic[P, R_co]):
         the last three None means none; tokens with a key go by the operation's priority). tags:
         replace the tags that its tokens show (the operation's weight stays what it was declared).
         coordinator: where its tokens run. lane: ``"thread"``, ``"process"`` or
-        ``"interpreter"``; anything else, or one that cannot run here, raises `LaneUnavailable`. TypeError or ValueError for what these cannot be.
+        ``"interpreter"``; anything else, or one that cannot run here, raises `LaneUnavailable`.
+        TypeError or ValueError for what these cannot be.
         """
         if lane is not None:
             require_lane(lane)

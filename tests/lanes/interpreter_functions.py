@@ -168,7 +168,7 @@ def start_thread(path, seconds=0.0):
 
 @task_token_guard(lane="interpreter")
 def say(text):
-    print(text, flush=True)
+    print(text, flush=True)  # noqa: T201
 
 
 @task_token_guard(lane="interpreter")

@@ -72,7 +72,14 @@ async def test_options_executor_and_methods(lanes):
 
 @pytest.mark.parametrize(
     "value",
-    [None, "text", b"x" * 3_000_000, bytearray(b"y" * 100_000), [b"z" * 50_000] * 3, {"a": (1, 2.5)}],
+    [
+        None,
+        "text",
+        b"x" * 3_000_000,
+        bytearray(b"y" * 100_000),
+        [b"z" * 50_000] * 3,
+        {"a": (1, 2.5)},
+    ],
     ids=lambda v: type(v).__name__,
 )
 async def test_values_come_back_as_they_went(lanes, value):
@@ -185,7 +192,11 @@ async def test_ending_a_run_interrupts_it(lanes, how, tmp_path):
         token.kill("enough")
     elif how == "kill_operation":
         assert lanes.kill_operation(work.clean_up, "enough") == 1
-    expected = {"cancel": asyncio.CancelledError, "kill": TokenKilled, "kill_operation": TokenKilled}
+    expected = {
+        "cancel": asyncio.CancelledError,
+        "kill": TokenKilled,
+        "kill_operation": TokenKilled,
+    }
     with pytest.raises(expected.get(how, TokenExpired)):
         await token
     await until(lambda: not token.abandoned)

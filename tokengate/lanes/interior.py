@@ -9,6 +9,7 @@ attach to this interpreter, and keeps on where a function swallows the exception
 from __future__ import annotations
 
 import _thread
+import contextlib
 import mmap
 import os
 import socket
@@ -70,13 +71,10 @@ class _Watcher:
 
     def join(self) -> None:
         """Ends it. After `over`; again does nothing."""
-        try:
+        with contextlib.suppress(OSError):  # the other end has closed it
             self.control.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # the other end has closed it
         with self._done:
             self.control.close()
-        self._done = _thread.allocate_lock()
 
     def _run(self, server: child.Server) -> None:
         try:
@@ -88,11 +86,9 @@ class _Watcher:
             self.control.settimeout(AGAIN)
             while not self.over:
                 _board.interrupt(self._serving, TokenCancelled)
-                try:
+                with contextlib.suppress(TimeoutError):
                     if not self.control.recv(1):
                         return
-                except TimeoutError:
-                    pass
         except OSError:
             pass  # the program is ending
         finally:

@@ -217,7 +217,9 @@ def _leave() -> None:
     names = [each.name for each in list(_living) if each.holds_on]
     if names:
         # Python waits for the GIL of each interpreter before it ends, and these do not let it go.
-        text = f"tokengate: C code in {', '.join(names)} does not return: the process ends without\n"
+        text = (
+            f"tokengate: C code in {', '.join(names)} does not return: the process ends without\n"
+        )
         _board.end_within(PATIENCE, text.encode())
 
 

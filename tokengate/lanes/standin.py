@@ -54,7 +54,7 @@ __all__ = [
     "TokenState",
     "Topology",
     "WorkerDied",
-    "__version__",
+    "__version__",  # noqa: F822 - by __getattr__
     "as_completed",
     "checkpoint",
     "configure_default",
@@ -78,7 +78,8 @@ def current_token() -> CurrentToken | None:
     """The token whose function runs here, as far as it is known: its number, operation, tags."""
     if _server is None or _server.current is None:
         return None
-    return CurrentToken(*_server.current, _where)
+    call, number, until = _server.current
+    return CurrentToken(call, number, until, _where)
 
 
 def checkpoint() -> None:
@@ -180,7 +181,7 @@ class GuardedFunction:
         return Token(self.__wrapped__, args, kwargs)
 
     def options(self, **_: Any) -> GuardedFunction:
-        """This function: options are for those that wait for a place."""
+        """The same function: options are for those that wait for a place."""
         return self
 
     def map(
@@ -358,7 +359,7 @@ class _NoCore:
             )
 
 
-sys.meta_path.insert(0, _NoCore())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+sys.meta_path.insert(0, _NoCore())
 
 
 def __getattr__(name: str) -> str:

@@ -133,7 +133,7 @@ def refuse_main(name: str, payload: Payload) -> None:
     texts: list[str] = []
     for code, value, _ in pickletools.genops(data):
         if code.name in ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"):
-            texts.append(value)
+            texts.append(str(value))
         elif code.name == "STACK_GLOBAL" and texts[-2:-1] == [MAIN]:
             raise TypeError(_not_main(name, f"{texts[-1]} among its arguments"))
 
