@@ -7,7 +7,7 @@ import contextlib
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing.connection import Connection
 from statistics import median
 
@@ -24,6 +24,8 @@ PEER = "ProcessPoolExecutor (forkserver)"
 BARE = "two bare processes"
 LOOP = "the plain loop"
 BLOCK = bytes(10_000_000)
+Noop = tokengate.GuardedFunction[[], None]
+Echo = tokengate.GuardedFunction[[bytes], bytes]
 
 EXPLANATION = """\
 Two workers each. burst: no-ops awaited together on an event loop. one at a time: the median of
@@ -135,18 +137,18 @@ def timed(body: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def burst_of_lane(count: int) -> float:
+def burst_of_lane(count: int, noop: Noop = work.lane_noop) -> float:
     """Microseconds each."""
 
     async def body() -> float:
         start = time.perf_counter()
-        await asyncio.gather(*[work.lane_noop() for _ in range(count)])
+        await asyncio.gather(*[noop() for _ in range(count)])
         return (time.perf_counter() - start) / count * 1e6
 
     return asyncio.run(body())
 
 
-def burst_of_pool(pool: ProcessPoolExecutor, count: int) -> float:
+def burst_of_pool(pool: Executor, count: int) -> float:
     """The same."""
 
     async def body() -> float:
@@ -158,21 +160,21 @@ def burst_of_pool(pool: ProcessPoolExecutor, count: int) -> float:
     return asyncio.run(body())
 
 
-def one_of_lane(count: int) -> float:
+def one_of_lane(count: int, noop: Noop = work.lane_noop) -> float:
     """Microseconds, the median of so many."""
 
     async def body() -> float:
         samples = []
         for _ in range(count):
             start = time.perf_counter()
-            await work.lane_noop()
+            await noop()
             samples.append(time.perf_counter() - start)
         return median(samples) * 1e6
 
     return asyncio.run(body())
 
 
-def one_of_pool(pool: ProcessPoolExecutor, count: int) -> float:
+def one_of_pool(pool: Executor, count: int) -> float:
     """The same."""
 
     async def body() -> float:
@@ -197,12 +199,12 @@ def bare(pipes: list[Connection], turns: int, count: int) -> float:
     return time.perf_counter() - start
 
 
-def blocks_of_lane() -> float:
+def blocks_of_lane(echo: Echo = work.lane_echo) -> float:
     """Milliseconds for one of several blocks there and back."""
 
     async def body() -> float:
         start = time.perf_counter()
-        for block in await asyncio.gather(*[work.lane_echo(BLOCK) for _ in range(8)]):
+        for block in await asyncio.gather(*[echo(BLOCK) for _ in range(8)]):
             if len(block) != len(BLOCK):
                 raise AssertionError("bytes were lost")
         return (time.perf_counter() - start) / 8 * 1e3
@@ -210,7 +212,7 @@ def blocks_of_lane() -> float:
     return asyncio.run(body())
 
 
-def blocks_of_pool(pool: ProcessPoolExecutor) -> float:
+def blocks_of_pool(pool: Executor) -> float:
     """The same."""
 
     async def body() -> float:

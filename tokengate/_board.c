@@ -9,7 +9,10 @@
 
 #if !defined(_WIN32)
 #  include <errno.h>
+#  include <pthread.h>
 #  include <sys/socket.h>
+#  include <time.h>
+#  include <unistd.h>
 #endif
 #if defined(__linux__)
 #  include <signal.h>
@@ -101,6 +104,21 @@ static PyObject *die_with_parent(PyObject *module, PyObject *unused)
 #endif
 }
 
+PyDoc_STRVAR(interrupt_doc, "interrupt(thread, error, /)\n--\n\n"
+                            "Raises an exception class in another thread of this interpreter, once that runs Python code.\n\n"
+                            "False: there is no such thread.");
+
+static PyObject *interrupt(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    if (!wants("interrupt", count, 2))
+        return NULL;
+    unsigned long thread = PyLong_AsUnsignedLong(args[0]);
+    if (PyErr_Occurred())
+        return NULL;
+    return PyBool_FromLong(PyThreadState_SetAsyncExc(thread, args[1]) > 0);
+}
+
 #if !defined(_WIN32)
 PyDoc_STRVAR(receive_doc, "receive(fd, size, head, /)\n--\n\n"
                           "Exactly `size` bytes of a stream socket, of which `head` has been read already.\n\n"
@@ -147,11 +165,62 @@ static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t cou
 }
 #endif
 
+#if !defined(_WIN32)
+typedef struct {
+    struct timespec after;
+    size_t size;
+    char message[];
+} last_word;
+
+static void *wait_and_end(void *what)
+{
+    last_word *word = what;
+    while (nanosleep(&word->after, &word->after) < 0 && errno == EINTR)
+        ;
+    if (write(STDERR_FILENO, word->message, word->size) < 0)
+        errno = 0; /* nobody listens */
+    _exit(1);
+}
+
+PyDoc_STRVAR(end_within_doc, "end_within(seconds, message, /)\n--\n\n"
+                             "Ends the process with status 1 if it has not ended by itself, without any interpreter's help.\n\n"
+                             "message: bytes, written to standard error then. OSError where there can be no thread for it.");
+
+static PyObject *end_within(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    char *message;
+    Py_ssize_t size;
+    pthread_t thread;
+    if (!wants("end_within", count, 2) || PyBytes_AsStringAndSize(args[1], &message, &size) < 0)
+        return NULL;
+    long seconds = PyLong_AsLong(args[0]);
+    if (seconds == -1 && PyErr_Occurred())
+        return NULL;
+    last_word *word = malloc(sizeof *word + (size_t)size);
+    if (word == NULL)
+        return PyErr_NoMemory();
+    word->after = (struct timespec){.tv_sec = seconds};
+    word->size = (size_t)size;
+    memcpy(word->message, message, (size_t)size);
+    int failed = pthread_create(&thread, NULL, wait_and_end, word);
+    if (failed) {
+        free(word);
+        errno = failed;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    pthread_detach(thread);
+    Py_RETURN_NONE;
+}
+#endif
+
 static PyMethodDef methods[] = {
 #if !defined(_WIN32)
+    {"end_within", (PyCFunction)(void (*)(void))end_within, METH_FASTCALL, end_within_doc},
     {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, receive_doc},
 #endif
     {"begin", (PyCFunction)(void (*)(void))begin, METH_FASTCALL, begin_doc},
+    {"interrupt", (PyCFunction)(void (*)(void))interrupt, METH_FASTCALL, interrupt_doc},
     {"post", (PyCFunction)(void (*)(void))post, METH_FASTCALL, post_doc},
     {"die_with_parent", die_with_parent, METH_NOARGS, die_with_parent_doc},
     {NULL, NULL, 0, NULL},

@@ -23,3 +23,15 @@ def receive(fd: int, size: int, head: bytes, /) -> bytes:
 
 def die_with_parent() -> bool:
     """Asks the system to kill this process when its parent ends. False where it cannot."""
+
+def interrupt(thread: int, error: type[BaseException], /) -> bool:
+    """Raises an exception class in another thread of this interpreter, once that runs Python code.
+
+    False: there is no such thread.
+    """
+
+def end_within(seconds: int, message: bytes, /) -> None:
+    """Ends the process with status 1 if it has not ended by itself, without any interpreter's help.
+
+    message: bytes, written to standard error then. OSError where there can be no thread for it.
+    """

@@ -56,10 +56,10 @@ class Coordinator(_core.Core):
 
     thread_workers: how many tokens may execute at once, 1 to 4096; None: up to 64 threads (or
     ``TOKENGATE_THREAD_WORKERS``), of which an operation without a limit leaves some to the others.
-    process_workers: the most worker processes of the process lane; None: the CPUs this process may
-    use. loop_lag_target: seconds; how many threads are active at a time is steered so that event
-    loops wait no longer than about this for the interpreter, and no more burn CPU than there are
-    CPUs; None: always as many as there are. pin: ``"core"`` binds each worker to one core
+    process_workers, interpreter_workers: the most workers of these two lanes; None: the CPUs this
+    process may use. loop_lag_target: seconds; how many threads are active at a time is steered so
+    that event loops wait no longer than about this for the interpreter, and no more burn CPU than
+    there are CPUs; None: always as many as there are. pin: ``"core"`` binds each worker to one core
     (LaneUnavailable where the system cannot); ``"none"`` does not; ``"auto"`` does not either,
     since no gain was measured. stop_timeout: the seconds `stop` gives what still runs. name: start
     of the threads' names.
@@ -73,13 +73,20 @@ class Coordinator(_core.Core):
         *,
         thread_workers: int | None = None,
         process_workers: int | None = None,
+        interpreter_workers: int | None = None,
         pin: Pin = "auto",
         loop_lag_target: float | None = 0.010,
         stop_timeout: float = 10.0,
         name: str = "tokengate",
     ) -> None:
         maximum = self._settle(
-            thread_workers, process_workers, pin, loop_lag_target, stop_timeout, name
+            thread_workers,
+            process_workers,
+            interpreter_workers,
+            pin,
+            loop_lag_target,
+            stop_timeout,
+            name,
         )
         self._open_pool(maximum)
         _coordinators.add(self)
@@ -88,13 +95,17 @@ class Coordinator(_core.Core):
         self,
         thread_workers: int | None,
         process_workers: int | None,
+        interpreter_workers: int | None,
         pin: Pin,
         loop_lag_target: float | None,
         stop_timeout: float,
         name: str,
     ) -> int:
         maximum = _thread_count(thread_workers)
-        processes = _count_or_none("process_workers", process_workers)
+        further = {
+            "process": _count_or_none("process_workers", process_workers),
+            "interpreter": _count_or_none("interpreter_workers", interpreter_workers),
+        }
         target = _lag_target(loop_lag_target)
         pinned = machine.is_pinned(pin, "thread")
         seconds = _seconds("stop_timeout", stop_timeout)
@@ -106,7 +117,7 @@ class Coordinator(_core.Core):
         # nothing is changed before all of it has been found good
         self.stop_timeout: float = seconds
         self.name = name
-        self._further: dict[str, int | None] = {"process": processes}  # lane -> workers asked for
+        self._further: dict[str, int | None] = further  # lane -> workers asked for
         self._paused: set[str | None] = set()  # names, and None for all
         self._opening = threading.Lock()
         self._lanes.clear()
@@ -122,6 +133,7 @@ class Coordinator(_core.Core):
         *,
         thread_workers: int | None = None,
         process_workers: int | None = None,
+        interpreter_workers: int | None = None,
         pin: Pin = "auto",
         loop_lag_target: float | None = 0.010,
         stop_timeout: float = 10.0,
@@ -134,7 +146,13 @@ class Coordinator(_core.Core):
                 "guarded call, or get_coordinator().stop() it first"
             )
         maximum = self._settle(
-            thread_workers, process_workers, pin, loop_lag_target, stop_timeout, name
+            thread_workers,
+            process_workers,
+            interpreter_workers,
+            pin,
+            loop_lag_target,
+            stop_timeout,
+            name,
         )
         self._restart_pool(maximum)
 
@@ -503,7 +521,8 @@ class Coordinator(_core.Core):
         """Let at most `n` workers of a lane execute at once; surplus ones end when they are free.
 
         Where a `loop_lag_target` steers how many are active, `n` is the most it may choose. lane:
-        ``"thread"`` or ``"process"``. ValueError for any other lane or an impossible number.
+        ``"thread"``, ``"process"`` or ``"interpreter"``. ValueError for any other lane or an
+        impossible number.
         """
         if lane not in LANES:
             raise ValueError(

@@ -47,6 +47,7 @@ class Settings(TypedDict, total=False):
 
     thread_workers: int | None
     process_workers: int | None
+    interpreter_workers: int | None
     pin: Pin
     loop_lag_target: float | None
     stop_timeout: float

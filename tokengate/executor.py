@@ -96,7 +96,7 @@ class Executor(_core.ExecutorBase, ThreadPoolExecutor):
     a limit each function is an operation of its own, ``"module.qualname"``; with a limit alone the
     name is made up. coordinator: whose workers run the calls, None: the current one.
     initializer, initargs: refused, since the workers are shared. lane: ``"thread"`` or
-    ``"process"``.
+    ``"process"`` or ``"interpreter"``.
 
     Works as a loop's default executor, and wherever `concurrent.futures` takes an executor. All
     methods may be called from any thread; `shutdown` and leaving ``with`` block.
@@ -119,7 +119,7 @@ class Executor(_core.ExecutorBase, ThreadPoolExecutor):
                 "in the function itself, or keep a ThreadPoolExecutor for this"
             )
         if not isinstance(lane, str):
-            raise TypeError(f"lane={lane!r}: expected the name of a lane, 'thread' or 'process'")
+            raise TypeError(f"lane={lane!r}: expected the name of a lane, such as 'process'")
         require_lane(lane)
         if coordinator is None:
             coordinator = get_coordinator()

@@ -232,16 +232,19 @@ def test_the_thread_lane_is_always_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "exists", "available", "why"),
+    ("version", "module", "free_threaded", "available", "why"),
     [
-        ((3, 11, 0), True, False, "needs CPython 3.14 or newer, this is 3.11"),
-        ((3, 14, 0), False, False, "this version of TokenGate does not have it"),
+        ((3, 11, 0), object(), 0, False, "needs CPython 3.14 or newer, this is 3.11"),
+        ((3, 14, 0), None, 0, False, "built without concurrent.interpreters"),
+        ((3, 14, 0), object(), 1, False, "free-threaded"),
+        ((3, 14, 0), object(), 0, True, "in parallel"),
     ],
 )
 def test_the_interpreter_lane(
     monkeypatch: pytest.MonkeyPatch,
     version: tuple[int, int, int],
-    exists: bool,
+    module: object,
+    free_threaded: int,
     available: bool,
     why: str,
 ) -> None:
@@ -249,8 +252,10 @@ def test_the_interpreter_lane(
         major, minor = version[:2]
 
     monkeypatch.setattr(sys, "version_info", Version(version))
-    monkeypatch.setattr(availability, "_exists", lambda _: exists)
-    found, told = availability._interpreter()
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: module)
+    monkeypatch.setattr("sysconfig.get_config_var", lambda _: free_threaded)
+    found, told = availability.check_interpreter()
     assert found == available
     assert why in told
 

@@ -238,6 +238,7 @@ cdef class Carrier:
     cdef readonly bint left       # it has left the pool
     cdef readonly bint ready      # its worker can be sent tokens
     cdef list again               # declared begun, but their worker died before it was: to be sent to the next
+    cdef bint away                # another carrier has taken its place
     cdef int barren               # workers in a row that died before they began what they had been sent
     cdef readonly object thread_ident
     cdef readonly object handle   # of the thread; None before Python 3.13
@@ -327,6 +328,8 @@ cdef class Carrier:
     cdef bint has_window(self):
         if self.held == 0:
             return True
+        if not self.ready:  # its worker is about to end
+            return False
         if self.next - self.oldest >= TG_BOARD_SLOTS - 1 or self.held >= WINDOW + 2 or self.ahead > LONG_NS:
             return False
         return self.held < 2 or self.ahead < AHEAD_NS
@@ -542,6 +545,29 @@ cdef class Carrier:
             self._kill()
         except BaseException:
             _log.error("the worker that runs %r could not be killed", token, exc_info=True)
+
+    def _give_way(self):
+        """What its worker is at cannot be stopped: where its token has ended, another carrier takes this one's place. On the
+        carrier's thread."""
+        cdef uint64_t number
+        cdef TokenBase token = None
+        with self.sent_lock:
+            for number in range(self.oldest, self.next):
+                found = self.slots[number % TG_BOARD_SLOTS]
+                if found is not None and tg_ended(tg_word_load(&(<TokenBase>found).t.word)):
+                    token = <TokenBase>found
+            if token is None or self.away:
+                return
+            self.away = True
+        self.carry_out(token.core, tg_pool_abandon(self.pool, token.t.op, tg_now()))
+
+    def _takes_back(self):
+        """It is back in its place. True: it had given way. On the carrier's thread."""
+        if not self.away:
+            return False
+        self.away = False
+        tg_pool_unabandon(self.pool)
+        return True
 
     # -- in: from the worker ---------------------------------------------------------------------------------------------
 

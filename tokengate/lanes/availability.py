@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from tokengate._core import gil_enabled
 
-__all__ = ["LaneReport", "lane_report"]
+__all__ = ["LaneReport", "check_interpreter", "lane_report"]
 
 _INTERPRETERS = (3, 14)  # the first Python with concurrent.interpreters
 
@@ -50,17 +50,18 @@ def _process() -> tuple[bool, str]:
     return True, "Python code runs in parallel; functions and arguments are pickled"
 
 
-def _interpreter() -> tuple[bool, str]:
+def check_interpreter() -> tuple[bool, str]:
+    """The interpreter lane: whether it runs here, and what it gives or lacks."""
     if sys.version_info < _INTERPRETERS:
         found = f"{sys.version_info.major}.{sys.version_info.minor}"
         wanted = ".".join(map(str, _INTERPRETERS))
         return False, f"it needs CPython {wanted} or newer, this is {found}"
-    if not _exists("interpreters"):
-        return False, "this version of TokenGate does not have it"
+    if sys.platform == "win32":
+        return False, "it is not there for Windows yet"
     if importlib.util.find_spec("concurrent.interpreters") is None:
         return False, "this Python was built without concurrent.interpreters"
-    if sysconfig.get_config_var("Py_GIL_DISABLED") and not gil_enabled():
-        return True, "works, but without a GIL the thread lane gives the same for less"
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return False, "this is a free-threaded Python, where the thread lane gives the same"
     return True, "Python code runs in parallel; extension modules must allow sub-interpreters"
 
 
@@ -71,5 +72,5 @@ def _exists(module: str) -> bool:
 _CHECKS: dict[str, Callable[[], tuple[bool, str]]] = {
     "thread": _thread,
     "process": _process,
-    "interpreter": _interpreter,
+    "interpreter": check_interpreter,
 }

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from tokengate import _core
 from tokengate.errors import LaneUnavailable
+from tokengate.lanes.availability import check_interpreter
 
 if TYPE_CHECKING:
     from tokengate.lanes.remote import Launcher, RemoteLane
 
 __all__ = ["LANES", "enter_worker", "inside_worker", "open_lane", "require_lane"]
 
-LANES = ("thread", "process")
+LANES = ("thread", "process", "interpreter")
 
 _inside = False
 
@@ -35,6 +36,10 @@ def require_lane(lane: str) -> None:
         raise LaneUnavailable(
             "lane='process' needs Linux or macOS: it is not there for Windows yet"
         )
+    if lane == "interpreter":
+        available, why = check_interpreter()
+        if not available:
+            raise LaneUnavailable(f"lane='interpreter' is not available here: {why}")
     if lane not in LANES:
         expected = " or ".join(map(repr, LANES))
         raise LaneUnavailable(f"lane={lane!r} is not available here; expected {expected}")
@@ -49,6 +54,10 @@ def open_lane(home: _core.Core, name: str, prefix: str, workers: int, pinned: bo
 
 
 def _launcher(name: str) -> Launcher:
+    if name == "interpreter":
+        from tokengate.lanes.interpreters import InterpreterLauncher
+
+        return InterpreterLauncher()
     from tokengate.lanes.processes import ProcessLauncher
 
     return ProcessLauncher()

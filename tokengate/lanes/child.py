@@ -17,15 +17,15 @@ import pickle
 import socket
 import struct
 import sys
-import traceback
 from collections.abc import Callable
-from time import monotonic_ns
+from time import monotonic, monotonic_ns
 from typing import Any
 
 FRAME = struct.Struct("<II")
 BUFFER = struct.Struct("<QB")  # size, 1: may be written to
 REPLY = struct.Struct("<cQqqIII")  # mark, number, started, run, kind, bytes of pickle, buffers
 READY, BROKEN, RING, LARGE = b"!", b"?", b".", b"="
+KILL, ALIVE = b"k", b"!"  # to a worker's watcher, where it has one, and back
 RESULT, ERROR, NOTHING = 0, 1, 2
 OUT_OF_BAND = 16_384  # bytes; smaller ones are copied into the pickle
 FLUSH_NS = 1_000_000
@@ -121,6 +121,8 @@ def describe(error: BaseException) -> str:
 def pack_error(error: BaseException) -> bytes:
     """(exception, text of its traceback), or (None, text, what it was) where it cannot travel."""
     try:
+        import traceback  # takes longer to import than all the rest
+
         text = "".join(traceback.format_exception(error))
     except BaseException:
         text = describe(error)
@@ -166,6 +168,35 @@ class Call:
         return fn
 
 
+class CurrentToken:
+    """What `current_token()` gives in a worker; the token itself lives in the parent."""
+
+    __slots__ = ("_deadline", "_where", "id", "operation_type", "tags")
+
+    def __init__(self, call: Call, token_id: int, deadline: int, where: str) -> None:
+        self.id: int = token_id
+        self.operation_type: str = call.operation
+        self.tags: dict[str, Any] = call.tags
+        self._deadline = deadline
+        self._where = where
+
+    def __repr__(self) -> str:
+        return f"<Token {self.id} {self.operation_type} in {self._where}>"
+
+    @property
+    def deadline(self) -> float | None:
+        """When it expires, in seconds of `time.monotonic`, or None."""
+        return self._deadline * 1e-9 if self._deadline else None
+
+    def remaining(self) -> float | None:
+        """Seconds until then, 0.0 where it has passed, or None without a deadline."""
+        return None if not self._deadline else max(0.0, self._deadline * 1e-9 - monotonic())
+
+    def done(self) -> bool:
+        """False: the worker ends with its token."""
+        return False
+
+
 class Server:
     """One worker's state: what it runs right now, and what it knows."""
 
@@ -186,9 +217,10 @@ class Server:
         self.current: tuple[Call, int, int] | None = None  # call, id, deadline
         self.forked = False  # this is a child that a function forked, which has returned here
         self.told: int = 0  # when the parent was last told to look
+        self.ending = False  # it begins nothing more: set by another thread of the worker
 
     def serve(self) -> None:
-        """Runs tokens until the pipe is closed."""
+        """Runs tokens until the pipe is closed, or it is to end."""
         pipe = Pipe(self.sock, getattr(self.board, "receive", None))
         base = contextvars.copy_context()
         try:
@@ -209,6 +241,8 @@ class Server:
                     if type(payload) is tuple:
                         payload, n = payload
                         own = [next(buffers) for _ in range(n)]
+                    if self.ending:
+                        return
                     if self.board.begin(self.memory, first + i):
                         call = self.calls[refs[i]]
                         self.run(first + i, call, payload, own, ids[i], deadline, base.copy())

@@ -42,11 +42,13 @@ FORKS = sys.platform.startswith(("linux", "freebsd"))  # elsewhere forking is un
 class ProcessLauncher:
     """Starts worker processes: forked by a preloaded parent where that is safe, else afresh."""
 
+    runs_main = True
+
     def launch(self, cpu: int | None, workers: int, cpus: int) -> Running:
         """A process that is ready for its first token. Blocks; StartFailed if there can be none."""
         place = (cpu, workers, cpus)
         mine, theirs = socket.socketpair()
-        board_fd = _board_file()
+        board_fd = board_file()
         try:
             memory = mmap.mmap(board_fd, _board.size)
             if FORKS:
@@ -73,7 +75,8 @@ class ProcessLauncher:
         return running
 
 
-def _board_file() -> int:
+def board_file() -> int:
+    """A descriptor of memory for a board, which the caller closes."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create("tokengate-board", os.MFD_CLOEXEC)
     else:
@@ -227,6 +230,9 @@ class _Worker:
     def kill(self) -> None:
         self._killed = True
         self.process.kill()
+
+    def ended(self, timeout: float | None) -> bool:
+        return True  # or will be killed
 
     def reap(self) -> str:
         if self._ended:

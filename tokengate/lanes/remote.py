@@ -22,7 +22,7 @@ from tokengate.errors import OperationQuarantined, TokenGateError, TokenKilled, 
 from tokengate.lanes import travel
 from tokengate.lanes.child import ERROR, LARGE, RING, Gone
 from tokengate.lanes.threads import ThreadLane
-from tokengate.lanes.wire import define, encode, pack_call, read_reply, unbound
+from tokengate.lanes.wire import define, encode, pack_call, read_reply, refuse_main, unbound
 from tokengate.naming import operation_name
 
 __all__ = ["Launcher", "RemoteLane", "RemoteWorker", "Running", "StartFailed"]
@@ -32,6 +32,7 @@ log: logging.Logger = logging.getLogger("tokengate")
 LOOK = 0.005  # s between looks at a worker that has been sent more than it has begun
 TRIES = 3  # starts in a row that may fail before what waits is told
 RETRY = 1.0  # s until the next try after that
+GRACE = 0.25  # s that a worker which is to end may go on before another carrier takes its place
 MOST_AT_ONCE = 16_384  # bytes that an idle worker's pipe takes without blocking
 
 
@@ -44,11 +45,16 @@ class Running(Protocol):
 
     pipe: socket.socket
     memory: Any  # the board: a writable buffer, shared with the worker
-    sentinel: int  # a descriptor that turns readable when the worker has ended; -1: there is none
+    # a descriptor that turns readable when the worker has ended, or is to end; -1: there is none
+    sentinel: int
     name: str  # for reports: "process 1234"
 
     def kill(self) -> None:
         """Stop what runs there, at once. Any thread; does not block; again does nothing."""
+
+    def ended(self, timeout: float | None) -> bool:
+        """Wait up to `timeout` seconds until nothing runs there; True: nothing does, or can."""
+        raise NotImplementedError
 
     def reap(self) -> str:
         """Wait until it has ended, killing it if it does not; how it ended, in words."""
@@ -60,6 +66,8 @@ class Running(Protocol):
 
 class Launcher(Protocol):
     """Starts workers of one lane."""
+
+    runs_main: bool  # whether what is defined in the main module can be found by its workers
 
     def launch(self, cpu: int | None, workers: int, cpus: int) -> Running:
         """A worker that is ready for its first token. Blocks; StartFailed if there can be none.
@@ -112,7 +120,7 @@ class RemoteLane(_core.RemoteCore):
         plain, args = unbound(fn, args)
         ref = self._known_ref(plain, operation, tags)
         if ref is None:
-            definition = define(plain, operation, tags)
+            definition = define(plain, operation, tags, self.launcher.runs_main)
             ref = _core.Ref(plain, tags, next(self._numbers), definition)
             self._keep_ref(ref, operation)
         return ref, args
@@ -120,7 +128,10 @@ class RemoteLane(_core.RemoteCore):
     def _payload(
         self, fn: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None
     ) -> tuple[Any, int]:
-        return pack_call(operation_name(fn), args, kwargs, travel.current())
+        payload = pack_call(operation_name(fn), args, kwargs, travel.current())
+        if not self.launcher.runs_main:
+            refuse_main(operation_name(fn), payload[0])
+        return payload
 
     # -- administration ------------------------------------------------------------------------
 
@@ -198,6 +209,8 @@ class RemoteWorker(_core.Carrier):
     def _carry(self) -> None:
         while True:
             with self.drive:
+                if self._running is None and self._takes_back() and self._leave_if_closing():
+                    return
                 while self._running is None:
                     self._start()
                     if self._running is None and self._should_leave():
@@ -250,6 +263,12 @@ class RemoteWorker(_core.Carrier):
         running = self._running
         if running is None:
             return
+        if not running.ended(GRACE):
+            # Nothing can stop what it runs. Where that has been abandoned another carrier takes
+            # this one's place, which stays with it until the function returns.
+            self._take_replies()
+            self._give_way()
+            running.ended(None)
         self._died = running.reap()
         self._take_replies()
         self._running = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import pickle
+import pickletools
 import socket
 import sys
 from collections.abc import Mapping
@@ -18,7 +19,9 @@ from tokengate import _board
 from tokengate.lanes.child import BUFFER, FRAME, OUT_OF_BAND, REPLY, SIMPLE, Pipe
 from tokengate.naming import operation_name
 
-__all__ = ["Reply", "define", "encode", "pack_call", "read_reply", "unbound"]
+__all__ = ["Reply", "define", "encode", "pack_call", "read_reply", "refuse_main", "unbound"]
+
+MAIN = "__main__"
 
 Payload = bytes | tuple[bytes, list[memoryview]] | None
 Reply = tuple[int, int, int, int, bytes, list[Any] | None]
@@ -62,11 +65,18 @@ def read_reply(sock: socket.socket, start: bytes) -> tuple[Reply, bytes]:
     return (number, started, run, kind, data, buffers or None), pipe.rest
 
 
-def define(fn: Any, operation: str, tags: Mapping[str, Any]) -> bytes:
-    """What a worker must know of the calls of `fn`. TypeError where it cannot be found there."""
+def define(fn: Any, operation: str, tags: Mapping[str, Any], main: bool = True) -> bytes:
+    """What a worker must know of the calls of `fn`. TypeError where it cannot be found there.
+
+    main: whether the worker has what is defined in the main module.
+    """
     how: Any = _by_name(fn)
+    if not main and (getattr(fn, "__module__", None) == MAIN or (how and how[0] == MAIN)):
+        raise TypeError(_not_main(operation_name(fn), "the function"))
     if how is None:
         how = _by_value(fn)
+        if not main:
+            refuse_main(operation_name(fn), how)
     try:
         return pickle.dumps((operation, dict(tags), how), 5)
     except Exception as error:
@@ -113,6 +123,27 @@ def _by_value(fn: Any) -> bytes:
         f"{operation_name(fn)} cannot be found by a worker outside this interpreter ({why}): "
         f"define it at the top of a module{hint}"
     ) from why
+
+
+def refuse_main(name: str, payload: Payload) -> None:
+    """TypeError, naming it, if a pickle refers to something of the main module."""
+    data = payload[0] if isinstance(payload, tuple) else payload
+    if data is None or MAIN.encode() not in data:
+        return
+    texts: list[str] = []
+    for code, value, _ in pickletools.genops(data):
+        if code.name in ("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"):
+            texts.append(str(value))
+        elif code.name == "STACK_GLOBAL" and texts[-2:-1] == [MAIN]:
+            raise TypeError(_not_main(name, f"{texts[-1]} among its arguments"))
+
+
+def _not_main(name: str, what: str) -> str:
+    return (
+        f"{name}: {what} is defined in __main__, the program's main module, which workers of the "
+        "interpreter lane do not have: move it to a module that can be imported, or use "
+        "lane='process'"
+    )
 
 
 def unbound(fn: Any, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:

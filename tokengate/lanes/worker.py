@@ -20,7 +20,7 @@ from tokengate.lanes.blas import limit_blas
 from tokengate.lanes.catalogue import enter_worker
 from tokengate.lanes.zygote import prepare
 
-__all__ = ["CurrentToken", "Place", "main", "spawned"]
+__all__ = ["Place", "main", "spawned"]
 
 LENGTH = struct.Struct("<I")
 OVER = 0.2  # s that non-daemon threads of functions get at the end
@@ -28,38 +28,10 @@ OVER = 0.2  # s that non-daemon threads of functions get at the end
 _server: child.Server | None = None
 
 
-class CurrentToken:
-    """What `current_token()` gives in a worker process; the token itself lives in the parent."""
-
-    __slots__ = ("_deadline", "id", "operation_type", "tags")
-
-    def __init__(self, call: child.Call, token_id: int, deadline: int) -> None:
-        self.id: int = token_id
-        self.operation_type: str = call.operation
-        self.tags: dict[str, Any] = call.tags
-        self._deadline = deadline
-
-    def __repr__(self) -> str:
-        return f"<Token {self.id} {self.operation_type} in process {os.getpid()}>"
-
-    @property
-    def deadline(self) -> float | None:
-        """When it expires, in seconds of `time.monotonic`, or None."""
-        return self._deadline * 1e-9 if self._deadline else None
-
-    def remaining(self) -> float | None:
-        """Seconds until then, 0.0 where it has passed, or None without a deadline."""
-        return None if not self._deadline else max(0.0, self._deadline * 1e-9 - monotonic())
-
-    def done(self) -> bool:
-        """False: the process ends with its token."""
-        return False
-
-
-def _current() -> CurrentToken | None:
+def _current() -> child.CurrentToken | None:
     if _server is None or _server.current is None or _server.forked:
         return None
-    return CurrentToken(*_server.current)
+    return child.CurrentToken(*_server.current, f"process {os.getpid()}")
 
 
 def _forked() -> None:

@@ -1,0 +1,135 @@
+"""The interpreter lane next to the standard library's interpreter pool, in one run."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from multiprocessing.connection import Connection
+
+import _lane_work as work
+import tokengate
+from _child import run_alone
+from _cli import Run, main
+from _figures import Section, Target
+from _harness import Missing, Options, interleave
+from _work import burn
+from lanes import (
+    BARE,
+    LOOP,
+    WORKERS,
+    against,
+    bare,
+    beside,
+    blocks_of_lane,
+    blocks_of_pool,
+    burst_of_lane,
+    burst_of_pool,
+    one_of_lane,
+    one_of_pool,
+    timed,
+)
+from tokengate.lanes.availability import check_interpreter
+
+OURS = "interpreter lane"
+PEER = "InterpreterPoolExecutor"
+
+EXPLANATION = """\
+Two workers each. burst: no-ops awaited together on an event loop. one at a time: the median of
+single no-ops. 1.5 ms of Python: the same calls, spread over two workers, against a plain loop, and
+against two processes without any library that share them out by halves. 10 MB: bytes of that size
+as argument and as result, several calls in flight."""
+
+
+def run(options: Options) -> Section:
+    """All figures of the interpreter lane."""
+    available, why = check_interpreter()
+    if not available:
+        raise Missing(f"the interpreter lane does not run here: {why}")
+    inside = importlib.import_module("_interpreter_work")
+    noop, echo, burning = (
+        getattr(inside, f"interpreter_{name}") for name in ("noop", "echo", "burn")
+    )
+    found = Section("the interpreter lane", EXPLANATION)
+    figure = found.figures.append
+    with rig(burning) as (pool, pipes):
+        many, few = options.pick(65_536, 8_192), options.pick(4_096, 1_024)
+        bursts = interleave(
+            {OURS: lambda: burst_of_lane(many, noop), PEER: lambda: burst_of_pool(pool, few)},
+            options,
+        )
+        beside(figure, "burst", "us each", bursts)
+        against(figure, "burst", bursts[PEER], bursts[OURS], Target("at least", 20.0), PEER)
+
+        singles = interleave(
+            {
+                OURS: lambda: one_of_lane(options.pick(2_000, 500), noop),
+                PEER: lambda: one_of_pool(pool, options.pick(1_000, 300)),
+            },
+            options,
+        )
+        beside(figure, "one at a time", "us", singles)
+        target = Target("at least", 1.0)
+        against(figure, "one at a time", singles[PEER], singles[OURS], target, PEER)
+
+        turns, count = work.turns_for(0.0015), options.pick(1_000, 300)
+        python = interleave(
+            {
+                OURS: lambda: timed(lambda: list(burning.map([turns] * count))),
+                PEER: lambda: timed(lambda: list(pool.map(burn, [turns] * count))),
+                BARE: lambda: bare(pipes, turns, count),
+                LOOP: lambda: timed(lambda: [burn(turns) for _ in range(count)]),
+            },
+            options,
+        )
+        what = "1.5 ms of Python"
+        beside(figure, what, "s", python)
+        against(figure, what, python[LOOP], python[OURS], None, LOOP)
+        against(figure, what, python[BARE], python[OURS], Target("at least", 0.95), BARE)
+        against(figure, what, python[PEER], python[OURS], Target("at least", 1.0), PEER)
+
+        large = interleave(
+            {OURS: lambda: blocks_of_lane(echo), PEER: lambda: blocks_of_pool(pool)}, options
+        )
+        beside(figure, "10 MB there and back", "ms", large)
+        against(figure, "10 MB", large[PEER], large[OURS], Target("at least", 1.0), PEER)
+    return found
+
+
+@contextlib.contextmanager
+def rig(
+    burning: tokengate.GuardedFunction[[int], object],
+) -> Iterator[tuple[Executor, list[Connection]]]:
+    """A coordinator, a pool and bare processes, as many workers each, all warm."""
+    context = multiprocessing.get_context("forkserver")
+    pipes = [context.Pipe() for _ in range(WORKERS)]
+    processes = [context.Process(target=work.bare_worker, args=(far,)) for _, far in pipes]
+    for process in processes:
+        process.start()
+    near = [pipe for pipe, _ in pipes]
+    peer = importlib.import_module("concurrent.futures").InterpreterPoolExecutor
+    with (
+        tokengate.Coordinator(interpreter_workers=WORKERS) as coordinator,
+        tokengate.use(coordinator),
+        peer(WORKERS) as pool,
+    ):
+        list(pool.map(burn, [100_000] * 64))
+        list(burning.map([100_000] * 64))
+        yield pool, near
+    for pipe in near:
+        pipe.send(None)
+    for process in processes:
+        process.join()
+
+
+SECTIONS: dict[str, Run] = {
+    "interpreters": run,
+    # Alone: a heap others have stretched would blur it.
+    "interpreter_memory": functools.partial(run_alone, "interpreter_memory.py"),
+}
+
+if __name__ == "__main__":
+    raise SystemExit(main(SECTIONS))
