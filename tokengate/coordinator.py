@@ -9,7 +9,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from time import monotonic
 from types import TracebackType
 from typing import (
@@ -27,6 +27,7 @@ from typing import (
 
 from tokengate import _core, machine
 from tokengate.errors import CoordinatorStopped, LaneUnavailable, TokenKilled
+from tokengate.lanes import auto
 from tokengate.lanes.base import LaneThread
 from tokengate.lanes.catalogue import LANES, inside_worker, open_lane
 from tokengate.lanes.threads import LEAVING, ThreadLane, join_leaving
@@ -179,6 +180,9 @@ class Coordinator(_core.Core):
                 lane._close_pool()
             self._lanes[name] = lane
             return lane
+
+    def _review(self, seat: _core.Seat, fn: Any, args: Any, kwargs: Any) -> None:
+        auto.review(self, seat, fn, args, kwargs)
 
     def _remote(self) -> list[RemoteLane]:
         """The further lanes that have been used."""
@@ -524,6 +528,7 @@ class Coordinator(_core.Core):
         Any thread; does not block; some tens of microseconds for each operation.
         """
         operations: dict[str, OperationStats] = {}
+        shares: dict[str, dict[str, int]] = {}
         lanes = {}
         for core, lane_name in [(self, "thread"), *((lane, lane.name) for lane in self._remote())]:
             mine = {}
@@ -535,6 +540,11 @@ class Coordinator(_core.Core):
             lanes[lane_name] = _lane_stats(core, mine)
             for name, own in mine.items():
                 operations[name] = merged(operations[name], own) if name in operations else own
+                shares.setdefault(name, {})[lane_name] = own.submitted
+        operations = {
+            name: replace(each, **self._placed(name, shares[name]))
+            for name, each in operations.items()
+        }
         links = _core.links()
         lags = [LoopLag(*link.lag_view()) for link in links]
         totals = {
@@ -548,6 +558,21 @@ class Coordinator(_core.Core):
             loop_busy=max((link.busy() for link in links), default=0.0),
             totals=Totals(**totals),
         )
+
+
+    def _placed(self, name: str, shares: dict[str, int]) -> dict[str, str | None]:
+        """Where an operation's calls go, why, and what is said for another lane."""
+        from tokengate.guard import defined  # it needs this module first
+
+        seat = self._seat_of(name) if self._knows(name) else None
+        if seat is not None:
+            return {"lane": seat.lane, "lane_reason": seat.reason}
+        lane = max(shares, key=lambda each: shares[each])
+        if lane != "thread":
+            return {"lane": lane, "lane_reason": f"lane={lane!r} was asked for"}
+        guard = defined(name)
+        advice = auto.advise(self, name, None if guard is None else guard.__wrapped__)
+        return {"lane": lane, "lane_reason": "the default", "lane_advice": advice}
 
 
 class _Signal:

@@ -160,8 +160,8 @@ class GuardedFunction(_core.GuardBase, Generic[P, R_co]):
         priority, timeout, run_timeout, key: for these calls, in place of the operation's own (for
         the last three None means none; tokens with a key go by the operation's priority). tags:
         replace the tags that its tokens show (the operation's weight stays what it was declared).
-        coordinator: where its tokens run. lane: ``"thread"`` or ``"process"``; anything else
-        raises `LaneUnavailable`. TypeError or ValueError for what these cannot be.
+        coordinator: where its tokens run. lane: ``"thread"``, ``"process"`` or ``"auto"``; anything
+        else raises `LaneUnavailable`. TypeError or ValueError for what these cannot be.
         """
         if lane is not None:
             require_lane(lane)
@@ -335,8 +335,9 @@ def task_token_guard(
     Bare, or with arguments. operation_type: the name its tokens are counted under, by default
     ``"module.qualname"``; functions may share one. tags: ``{"weight": "light" | "medium" |
     "heavy"}`` says what a call is expected to cost until it has been measured; other keys are the
-    user's own. lane: ``"thread"``, or ``"process"``: in worker processes. The guard goes above
-    `classmethod` and `staticmethod`.
+    user's own. lane: ``"thread"``, ``"process"``: in worker processes, or ``"auto"``: on threads
+    until measurements say that processes gain. The guard goes above `classmethod` and
+    `staticmethod`.
 
     The rest is the operation's policy (`Coordinator.configure` changes it later):
 
