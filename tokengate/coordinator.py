@@ -527,6 +527,8 @@ class Coordinator(_core.Core):
 
         Any thread; does not block; some tens of microseconds for each operation.
         """
+        from tokengate.guard import defined  # it needs this module first
+
         operations: dict[str, OperationStats] = {}
         shares: dict[str, dict[str, int]] = {}
         lanes = {}
@@ -541,10 +543,9 @@ class Coordinator(_core.Core):
             for name, own in mine.items():
                 operations[name] = merged(operations[name], own) if name in operations else own
                 shares.setdefault(name, {})[lane_name] = own.submitted
-        operations = {
-            name: replace(each, **self._placed(name, shares[name]))
-            for name, each in operations.items()
-        }
+        for name, each in operations.items():
+            lane, reason, advice = auto.placed(self, name, shares[name], defined(name))
+            operations[name] = replace(each, lane=lane, lane_reason=reason, lane_advice=advice)
         links = _core.links()
         lags = [LoopLag(*link.lag_view()) for link in links]
         totals = {
@@ -558,21 +559,6 @@ class Coordinator(_core.Core):
             loop_busy=max((link.busy() for link in links), default=0.0),
             totals=Totals(**totals),
         )
-
-
-    def _placed(self, name: str, shares: dict[str, int]) -> dict[str, str | None]:
-        """Where an operation's calls go, why, and what is said for another lane."""
-        from tokengate.guard import defined  # it needs this module first
-
-        seat = self._seat_of(name) if self._knows(name) else None
-        if seat is not None:
-            return {"lane": seat.lane, "lane_reason": seat.reason}
-        lane = max(shares, key=lambda each: shares[each])
-        if lane != "thread":
-            return {"lane": lane, "lane_reason": f"lane={lane!r} was asked for"}
-        guard = defined(name)
-        advice = auto.advise(self, name, None if guard is None else guard.__wrapped__)
-        return {"lane": lane, "lane_reason": "the default", "lane_advice": advice}
 
 
 class _Signal:

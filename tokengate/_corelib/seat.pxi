@@ -48,8 +48,8 @@ cdef class Seat:
         self.curious = False
         try:
             size = _weigh(value, &seconds)
-        except Exception as error:
-            self.unfit = f"{type(value).__qualname__}: {error}"
+        except BaseException as error:  # whatever its own code does: the run is over, and nothing of this may come out
+            self.unfit = f"{type(value).__qualname__}{_told(error)}"
             return
         self.pickling += seconds
         self.size = -1 - self.size + size

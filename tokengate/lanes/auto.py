@@ -1,7 +1,7 @@
 """`lane="auto"`: whether an operation gains from worker processes, judged by what was measured.
 
-`foresee` and `is_worse` are the law: numbers in, a ruling and its reason out. `review` applies it to
-an operation, on the thread of a caller, ten times a second at most; `advise` says the same of
+`foresee` and `is_worse` are the law: numbers in, a ruling and its reason out. `review` applies it
+to an operation, on the thread of a caller, ten times a second at most; `advise` says the same of
 operations whose lane was chosen by hand.
 """
 
@@ -29,6 +29,7 @@ __all__ = [
     "is_worse",
     "measure",
     "obstacle",
+    "placed",
     "review",
 ]
 
@@ -213,13 +214,15 @@ class Notes:
 
     def __init__(self) -> None:
         self.fixed: str | None = None  # why it stays on threads for good
-        self.closed = _unavailable()
+        self.closed: str | None = _unavailable()
+        self.asked = False  # for a taste
         self.tastes = 0
         self.payload = 0  # mean of the tastes
-        self.pickling = 0.0
-        self.next_taste = 0.0
-        self.not_before = 0.0
-        self.pause = PAUSE
+        self.pickling: float = 0.0
+        self.next_taste: float = 0.0
+        self.not_before: float = 0.0
+        self.pause: float = PAUSE
+        self.why = ""  # it was moved
         self.mark: tuple[float, int, float] | None = None  # when, tokens ended, their stay in sum
         self.before: Service | None = None  # of the last window on threads
         self.moved_at = 0  # tokens that had ended elsewhere
@@ -273,6 +276,7 @@ def _review_here(
     notes.moved_at = _ended(core, seat.name, LANE)[0]
     notes.mark = None
     notes.worse = notes.windows = 0
+    notes.why = found.why
     seat.go(LANE)
 
 
@@ -281,15 +285,19 @@ def _taste(seat: _core.Seat, notes: Notes, now: float, args: Any, kwargs: Any) -
     if seat.unfit is not None:
         notes.fixed = seat.reason = f"its results cannot be pickled: {seat.unfit}"
         return
-    if seat.size >= 0:
+    if seat.curious:
+        return
+    if notes.asked and seat.size >= 0:
+        notes.asked = False
         notes.tastes += 1
         notes.payload += (seat.size - notes.payload) // notes.tastes
         notes.pickling += (seat.pickling - notes.pickling) / notes.tastes
-        notes.next_taste = now + seat.pickling / DUTY
+        notes.next_taste = now + seat.pickling / DUTY - WINDOW
         if notes.tastes == TASTES:
             return
-    if seat.curious or now < notes.next_taste:
+    if now < notes.next_taste:
         return
+    notes.asked = True
     try:
         seat.ask(args, kwargs)
     except Exception as error:
@@ -313,6 +321,9 @@ def _review_there(core: _core.Core, seat: _core.Seat, notes: Notes) -> None:
         return
     notes.windows += 1
     notes.worse = notes.worse + 1 if is_worse(before, after) else 0
+    seat.reason = (
+        f"{notes.why}; {after.rate:.0f} tokens a second there, {before.rate:.0f} on threads before"
+    )
     if notes.worse < WORSE:
         return
     notes.not_before = monotonic() + notes.pause
@@ -365,13 +376,29 @@ def advise(core: _core.Core, name: str, fn: Any) -> str | None:
 
     fn: its function, None: not known.
     """
-    m = measure(core, name)
-    found = foresee(m)
+    found = foresee(measure(core, name))
     if found.gain < MARGIN or _unavailable() is not None:
         return None
     if fn is not None and (why := obstacle(fn)) is not None:
         return f"{found.why}, but {why}"
     return f"{found.why} (lane={LANE!r}), if its arguments and results can be pickled"
+
+
+def placed(
+    core: _core.Core, name: str, shares: dict[str, int], guard: Any
+) -> tuple[str, str, str | None]:
+    """For `stats()`: the lane of an operation's calls, why, and what is said for another one.
+
+    shares: how many went to each lane. guard: the guarded function that defined it, or None.
+    """
+    seat = core._seat_of(name) if core._knows(name) else None
+    if seat is not None:
+        return seat.lane, seat.reason, None
+    lane = max(shares, key=lambda each: shares[each])
+    if lane != "thread":
+        return lane, f"lane={lane!r} was asked for", None
+    fn = None if guard is None else guard.__wrapped__
+    return lane, "the default", advise(core, name, fn)
 
 
 def _time(seconds: float) -> str:
