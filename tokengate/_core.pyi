@@ -511,7 +511,6 @@ class Keeper:
     def tokens(self) -> list[Token[Any]]: ...
     def run(self) -> None: ...
 
-@disjoint_base
 @final
 class Seat:
     """Of one operation in one coordinator: the lane of its calls, and what is known for choosing
@@ -551,6 +550,7 @@ class Seat:
         time could break.
         """
 
+@disjoint_base
 class GuardBase:
     def __call__(self, *args: Any, **kwargs: Any) -> Token[Any]: ...
     @property
