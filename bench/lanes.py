@@ -11,6 +11,7 @@ from concurrent.futures import Executor, ProcessPoolExecutor
 from multiprocessing.connection import Connection
 from statistics import median
 
+import _auto
 import _lane_work as work
 import tokengate
 from _cli import main
@@ -248,4 +249,4 @@ async def kill_once() -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main({"lanes": run}))
+    raise SystemExit(main({"lanes": run, "auto": _auto.run}))

@@ -330,6 +330,10 @@ class Core:
     def _lane_core(self, name: str) -> Core: ...
     @property
     def _lanes(self) -> dict[str, Core]: ...
+    def _review(self, seat: Seat, fn: Any, args: Any, kwargs: Any) -> None: ...
+    def _seat_of(self, name: str) -> Seat | None: ...
+    def _measured(self, name: str) -> tuple[list[tuple[int, int]], int, int, float]: ...
+    def _is_quiet(self, name: str) -> bool: ...
     def _open_lane(self, name: str) -> Core: ...
     def _start_failed(self, why: str) -> None: ...
     def _kill_waiting(
@@ -509,6 +513,45 @@ class Keeper:
     def tokens(self) -> list[Token[Any]]: ...
     def run(self) -> None: ...
 
+@final
+class Seat:
+    """Of one operation in one coordinator: the lane of its calls, and what is known for choosing
+    it.
+    """
+
+    def __new__(cls, home: Core, operation: Operation) -> Self: ...
+    reason: str
+    notes: Any
+    @property
+    def name(self) -> str: ...
+    @property
+    def lane(self) -> str: ...
+    @property
+    def curious(self) -> bool: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def pickling(self) -> float: ...
+    @property
+    def unfit(self) -> str | None: ...
+    @property
+    def refused(self) -> str | None: ...
+    def ask(self, args: Any, kwargs: Any) -> None:
+        """Pickle the arguments of this call, and the result of one that ends soon, to know what
+        they would cost to send. What pickling raises comes out.
+        """
+
+    def go(self, lane: str) -> None:
+        """From now on calls go to that lane; `LaneUnavailable` if it cannot be had. What has been
+        called stays.
+        """
+
+    @property
+    def strict(self) -> bool:
+        """Whether the operation's policy holds for all its calls together, which two lanes at a
+        time could break.
+        """
+
 @disjoint_base
 class GuardBase:
     def __call__(self, *args: Any, **kwargs: Any) -> Token[Any]: ...
@@ -518,7 +561,7 @@ class GuardBase:
 
     @property
     def lane(self) -> str:
-        """Name of the lane its tokens run in."""
+        """Name of the lane its tokens run in, or "auto"."""
 
     @property
     def _tags(self) -> Mapping[str, Any]: ...
@@ -666,6 +709,7 @@ class ExecutorBase:
         name_of: Callable[[Any], str],
         known: dict[str, tuple[str, Policy]],
         operation: str | None,
+        auto: bool = False,
     ) -> None: ...
     @property
     def coordinator(self) -> Core:

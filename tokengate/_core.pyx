@@ -26,6 +26,7 @@ cdef class Key
 cdef class Terms
 cdef class Policy
 cdef class Operation
+cdef class Seat
 cdef class Core
 cdef class Worker
 cdef class Timekeeper
@@ -54,6 +55,7 @@ include "_corelib/deadlock.pxi"
 include "_corelib/inline.pxi"
 include "_corelib/keeper.pxi"
 include "_corelib/carrier.pxi"
+include "_corelib/seat.pxi"
 include "_corelib/guard.pxi"
 include "_corelib/bulk.pxi"
 include "_corelib/roster.pxi"

@@ -9,7 +9,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from time import monotonic
 from types import TracebackType
 from typing import (
@@ -27,6 +27,7 @@ from typing import (
 
 from tokengate import _core, machine
 from tokengate.errors import CoordinatorStopped, LaneUnavailable, TokenKilled
+from tokengate.lanes import auto
 from tokengate.lanes.base import LaneThread
 from tokengate.lanes.catalogue import LANES, inside_worker, open_lane
 from tokengate.lanes.threads import LEAVING, ThreadLane, join_leaving
@@ -197,6 +198,9 @@ class Coordinator(_core.Core):
                 lane._close_pool()
             self._lanes[name] = lane
             return lane
+
+    def _review(self, seat: _core.Seat, fn: Any, args: Any, kwargs: Any) -> None:
+        auto.review(self, seat, fn, args, kwargs)
 
     def _remote(self) -> list[RemoteLane]:
         """The further lanes that have been used."""
@@ -542,7 +546,10 @@ class Coordinator(_core.Core):
 
         Any thread; does not block; some tens of microseconds for each operation.
         """
+        from tokengate.guard import defined  # it needs this module first
+
         operations: dict[str, OperationStats] = {}
+        shares: dict[str, dict[str, int]] = {}
         lanes = {}
         for core, lane_name in [(self, "thread"), *((lane, lane.name) for lane in self._remote())]:
             mine = {}
@@ -554,6 +561,10 @@ class Coordinator(_core.Core):
             lanes[lane_name] = _lane_stats(core, mine)
             for name, own in mine.items():
                 operations[name] = merged(operations[name], own) if name in operations else own
+                shares.setdefault(name, {})[lane_name] = own.submitted
+        for name, each in operations.items():
+            lane, reason, advice = auto.placed(self, name, shares[name], defined(name))
+            operations[name] = replace(each, lane=lane, lane_reason=reason, lane_advice=advice)
         links = _core.links()
         lags = [LoopLag(*link.lag_view()) for link in links]
         totals = {

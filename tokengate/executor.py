@@ -95,8 +95,8 @@ class Executor(_core.ExecutorBase, ThreadPoolExecutor):
     its own to be named; all calls are counted under one operation of that name. Without a name and
     a limit each function is an operation of its own, ``"module.qualname"``; with a limit alone the
     name is made up. coordinator: whose workers run the calls, None: the current one.
-    initializer, initargs: refused, since the workers are shared. lane: ``"thread"`` or
-    ``"process"`` or ``"interpreter"``.
+    initializer, initargs: refused, since the workers are shared. lane: ``"thread"``,
+    ``"process"``, ``"interpreter"`` or ``"auto"``.
 
     Works as a loop's default executor, and wherever `concurrent.futures` takes an executor. All
     methods may be called from any thread; `shutdown` and leaving ``with`` block.
@@ -129,13 +129,16 @@ class Executor(_core.ExecutorBase, ThreadPoolExecutor):
             raise TypeError(f"thread_name_prefix={thread_name_prefix!r}: expected a string")
         if max_workers is not None:
             _check_count(max_workers)
-        core = coordinator._lane_core(lane)
+        auto = lane == "auto"
+        core = coordinator._lane_core("thread" if auto else lane)
         self._max_workers: int | None = max_workers  # type: ignore[assignment]
         self._thread_name_prefix = thread_name_prefix
         name = None
         if max_workers is not None or thread_name_prefix:
             name = _claim(self, core, thread_name_prefix, max_workers)
-        self._set_up(core, coordinator, ExecutorFuture, LoopFuture, operation_name, _LOOKUPS, name)
+        self._set_up(
+            core, coordinator, ExecutorFuture, LoopFuture, operation_name, _LOOKUPS, name, auto
+        )
 
     def __repr__(self) -> str:
         limit = "" if self._max_workers is None else f", max_workers={self._max_workers}"

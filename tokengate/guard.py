@@ -160,8 +160,8 @@ class GuardedFunction(_core.GuardBase, Generic[P, R_co]):
         priority, timeout, run_timeout, key: for these calls, in place of the operation's own (for
         the last three None means none; tokens with a key go by the operation's priority). tags:
         replace the tags that its tokens show (the operation's weight stays what it was declared).
-        coordinator: where its tokens run. lane: ``"thread"``, ``"process"`` or
-        ``"interpreter"``; anything else, or one that cannot run here, raises `LaneUnavailable`.
+        coordinator: where its tokens run. lane: ``"thread"``, ``"process"``, ``"interpreter"`` or
+        ``"auto"``; anything else, or one that cannot run here, raises `LaneUnavailable`.
         TypeError or ValueError for what these cannot be.
         """
         if lane is not None:
@@ -337,8 +337,8 @@ def task_token_guard(
     ``"module.qualname"``; functions may share one. tags: ``{"weight": "light" | "medium" |
     "heavy"}`` says what a call is expected to cost until it has been measured; other keys are the
     user's own. lane: ``"thread"``; ``"process"``: in worker processes; ``"interpreter"``: in
-    interpreters of this process, from Python 3.14 on. The guard goes above
-    `classmethod` and `staticmethod`.
+    interpreters of this process, from Python 3.14 on; ``"auto"``: on threads until measurements
+    say that processes gain. The guard goes above `classmethod` and `staticmethod`.
 
     The rest is the operation's policy (`Coordinator.configure` changes it later):
 

@@ -36,6 +36,9 @@ class OperationStats:
     stopped, and ended to make room for a newer call. `abandoned_now` is a gauge: functions that run
     on although their token has ended.
     `wait` (creation to start) and `run` (start to finish) cover tokens that completed or failed.
+    `lane` is where calls go now (with several: most of them), `lane_reason` why. `lane_advice` says
+    what another lane would bring by what was measured; None: nothing that is known, or
+    ``lane="auto"``, which goes there by itself.
     """
 
     waiting: int
@@ -54,9 +57,13 @@ class OperationStats:
     oldest_wait: float
     wait: Durations
     run: Durations
+    lane: str = "thread"
+    lane_reason: str = ""
+    lane_advice: str | None = None
 
 
 _MEASURED = ("wait", "run")
+_PLACED = ("lane", "lane_reason", "lane_advice")
 
 
 def merged(one: OperationStats, other: OperationStats) -> OperationStats:
@@ -64,7 +71,9 @@ def merged(one: OperationStats, other: OperationStats) -> OperationStats:
     values: dict[str, Any] = {}
     for each in fields(OperationStats):
         mine, theirs = getattr(one, each.name), getattr(other, each.name)
-        if each.name in _MEASURED:
+        if each.name in _PLACED:
+            values[each.name] = mine
+        elif each.name in _MEASURED:
             values[each.name] = _merged_durations(mine, theirs)
         else:
             values[each.name] = max(mine, theirs) if each.name == "oldest_wait" else mine + theirs

@@ -2,6 +2,7 @@
 
 import contextvars
 import ctypes
+import hashlib
 import os
 import resource
 import signal
@@ -278,3 +279,61 @@ def fragile(dies):
 def surroundings():
     """Its BLAS budget and its CPUs."""
     return int(os.environ["OPENBLAS_NUM_THREADS"]), os.sched_getaffinity(0)
+
+
+def whose(value):
+    return value, os.getpid()
+
+
+_inside = [0, 0]  # now, and at most
+_counting = threading.Lock()
+
+
+def whose_limited(value):
+    with _counting:
+        _inside[0] += 1
+        _inside[1] = max(_inside)
+    total = sum(range(2_000))
+    with _counting:
+        _inside[0] -= 1
+    return total, os.getpid()
+
+
+def most_at_once():
+    return _inside[1]
+
+
+def burn_a_little(turns):
+    total = 0
+    for i in range(turns * 20):
+        total += i * i
+    return os.getpid()
+
+
+def burn_by_hand(turns):
+    total = 0
+    for i in range(turns * 20):
+        total += i * i
+    return os.getpid()
+
+
+def nap_a_little():
+    time.sleep(0.003)
+    return os.getpid()
+
+
+_block = bytes(4_000_000)
+
+
+def hash_much(size):
+    return hashlib.sha256(memoryview(_block)[:size]).hexdigest()
+
+
+@task_token_guard(lane="auto")
+def automatic_pid():
+    return os.getpid()
+
+
+@task_token_guard(lane="process")
+def calls_auto():
+    return os.getpid(), automatic_pid().result()

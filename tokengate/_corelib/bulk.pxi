@@ -95,8 +95,10 @@ cdef class Collector:
         keep: tokens remember their arguments. Returns True when the iterator is exhausted. What the iterator raises
         comes out after what it gave before has been submitted.
         """
-        cdef Core core = guard.core()
+        cdef Core core = guard.core(), home = core
         cdef Operation operation
+        cdef dict kwargs
+        cdef Packed packed = None
         cdef tg_token *chunk[CHUNK]
         cdef size_t filled = 0, full = 8, count_handed
         cdef bint taken, prompt = type(iterator) not in _KNOWN_ITERATORS
@@ -130,8 +132,20 @@ cdef class Collector:
                 except StopIteration:
                     return True
                 args = tuple(item) if star else (item,)
-                token = core.make(guard.runtime.token_class, operation, guard.labels, guard.plain, guard.fn, args,
-                                  None if constants is None else constants.copy())
+                kwargs = None if constants is None else constants.copy()
+                if guard.auto:
+                    found = _elsewhere(home, guard.of(home), guard.fn, args, kwargs, guard.terms, guard.labels)
+                    packed = None if found is None else <Packed>found[2]
+                    if (home if found is None else <Core>found[0]) is not core:
+                        # a chunk goes to one lane
+                        count_handed = filled
+                        filled = 0
+                        self.hand_over(core, operation, chunk, count_handed)
+                        core = home if found is None else <Core>found[0]
+                        operation = guard.of(home) if found is None else <Operation>found[1]
+                        if self.on_loop:
+                            tg_pool_meet(core.pool, link.port)
+                token = core.make(guard.runtime.token_class, operation, guard.labels, guard.plain, guard.fn, args, kwargs)
                 token.place = self.next_place
                 if keep:
                     token.needed().kept = args
@@ -152,7 +166,7 @@ cdef class Collector:
                     if self.run_inline(block, core, token):
                         continue
                     self.await_end(token)
-                if core.sent_lock is not None and not self.pack(core, token, block is not None):
+                if core.sent_lock is not None and not self.pack(core, token, block is not None, packed):
                     continue
                 Py_INCREF(token)  # the queue's reference, held for it by the chunk
                 chunk[filled] = &token.t
@@ -211,7 +225,7 @@ cdef class Collector:
             self.pending -= 1  # hand_over counts it
         return True
 
-    cdef bint pack(self, Core core, TokenBase token, bint keep) except -1:
+    cdef bint pack(self, Core core, TokenBase token, bint keep, Packed packed) except -1:
         # False: it has ended over that, and is on its way to `note`.
         cdef bint raised = True
         if token.t.created == 0:
@@ -220,7 +234,7 @@ cdef class Collector:
             self.pending += 1
             self.tokens[token.place] = token
         try:
-            (<RemoteCore>core).pack(token, keep)
+            (<RemoteCore>core).pack(token, keep, packed)
             raised = False
         finally:
             if raised or not tg_ended(tg_word_load(&token.t.word)):

@@ -22,6 +22,16 @@ cdef enum:
 DEADLY_RUNS = DEADLY
 
 _loads = _dumps = None  # of pickle, imported with the first remote lane
+
+
+cdef void _load_pickle() except *:
+    global _loads, _dumps
+    if _loads is None:
+        import pickle
+        _dumps = pickle.dumps
+        _loads = pickle.loads
+
+
 _SIMPLE = frozenset((bool, int, float, str, type(None)))
 
 
@@ -66,11 +76,7 @@ cdef class RemoteCore(Core):
     cdef dict travelling    # the context variables whose values go along, by name
 
     def __cinit__(self, *args, **kwargs):
-        global _loads, _dumps
-        if _loads is None:
-            import pickle
-            _dumps = pickle.dumps
-            _loads = pickle.loads
+        _load_pickle()
         self.sent_lock = threading.RLock()
         self.refs = {}
 
@@ -95,37 +101,40 @@ cdef class RemoteCore(Core):
 
     # -- in ---------------------------------------------------------------------------------------------------------
 
-    cdef void pack(self, TokenBase token, bint keep) except *:
-        """Before a token is handed over: its call is pickled, on the caller's thread, so that what cannot be is told there."""
-        cdef Operation operation = token.op
+    cdef Packed packed(self, Operation operation, object fn, tuple args, dict kwargs, object labels):
+        """A call as it travels. Raises what cannot."""
         cdef Ref ref = operation.ref
-        cdef Packed packed
         cdef object payload = None
-        cdef tuple args = <tuple>token.args
-        cdef dict kwargs = token.kwargs
-        cdef object quarantine = operation.quarantine
-        cdef object call = (token.fn, args, kwargs) if keep else None
         cdef Py_ssize_t size = 0
+        if ref is None or ref.fn is not fn or ref.labels is not labels:
+            found, args = self._refer(fn, args, operation.name, labels)
+            ref = <Ref?>found
+            operation.ref = ref
+        if kwargs or self.travelling or not _simple(args):
+            payload, size = self._payload(fn, args, kwargs)
+        elif args:
+            payload = _dumps(args, 5)
+            size = len(<bytes>payload)
+        return Packed(ref, payload, size)
+
+    cdef void pack(self, TokenBase token, bint keep, Packed packed=None) except *:
+        """Before a token is handed over: its call is pickled, on the caller's thread, so that what cannot be is told there.
+        packed: that has been done."""
+        cdef Operation operation = token.op
+        cdef object quarantine = operation.quarantine
         try:
             if quarantine is not None:
                 tg_count(&token.t.op.rejected)
                 token.end(TG_KILLED, quarantine)
                 return
-            if ref is None or ref.fn is not token.fn or ref.labels is not token.labels:
-                found, args = self._refer(token.fn, args, operation.name, token.labels)
-                ref = <Ref?>found
-                operation.ref = ref
-            if kwargs or self.travelling or not _simple(args):
-                payload, size = self._payload(token.fn, args, kwargs)
-            elif args:
-                payload = _dumps(args, 5)
-                size = len(<bytes>payload)
+            if packed is None:
+                packed = self.packed(operation, token.fn, <tuple>token.args, token.kwargs, token.labels)
         except BaseException:
             token.let_key_go()
             token.drop_call()
             raise
-        packed = Packed(ref, payload, size)
-        packed.call = call
+        if keep:
+            packed.call = (token.fn, <tuple>token.args, token.kwargs)
         token.fn = packed
         token.args = ()
         token.kwargs = None

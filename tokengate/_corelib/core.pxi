@@ -123,6 +123,7 @@ cdef class Core:
             self.timers = NULL
             for operation in self.operations.values():
                 (<Operation>operation).keys = None
+                (<Operation>operation).seat = None
                 (<Operation>operation).keys_lock = threading.RLock()
                 (<Operation>operation).ptr = self.new_op(<Operation>operation)
             self._forked()
@@ -155,6 +156,29 @@ cdef class Core:
     def _lanes(self):
         """name -> core of each further lane that has been used."""
         return self.lanes
+
+    def _review(self, Seat seat, fn, args, kwargs):
+        """Whether an operation with lane="auto" is in the right lane, at this call. On the caller's thread."""
+
+    def _seat_of(self, str name):
+        """The Seat of an operation that has been called with lane="auto", else None."""
+        return (<Operation>self.operations[name]).seat
+
+    def _measured(self, str name):
+        """(runs [(ns by the clock, ns of CPU)], how often a worker was found in it, and that holding the GIL, tokens that
+        lived at a time) as its workers and the keeper have seen of late."""
+        cdef Operation operation
+        cdef tg_op_view v
+        self.check()
+        operation = self.operations[name]
+        tg_pool_look_op(self.pool, operation.record(), &v)
+        return ([(operation.walls[i], operation.cpus[i]) for i in range(min(operation.sampled, <uint64_t>SAMPLES))],
+                v.looks, v.held, operation.crowd)
+
+    def _is_quiet(self, str name):
+        """None of the operation's tokens is left, and none of its functions runs."""
+        cdef tg_op *op = (<Operation>self.operations[name]).record()
+        return tg_op_live(op) == 0 and tg_counted(&op.started) == tg_counted(&op.returned)
 
     def _open_lane(self, name):
         """Makes the core of a further lane, or finds it made meanwhile."""
@@ -225,12 +249,13 @@ cdef class Core:
         return token
 
     cdef TokenBase spawn(self, type token_class, Operation operation, object tags, bint plain, Terms asked,
-                         object receiver, object fn, tuple args, dict kwargs):
+                         object receiver, object fn, tuple args, dict kwargs, Packed packed=None):
         """A token on its way. Any thread; `check` comes first."""
-        return self.launch(self.make(token_class, operation, tags, plain, fn, args, kwargs), operation, asked, receiver)
+        return self.launch(self.make(token_class, operation, tags, plain, fn, args, kwargs), operation, asked, receiver,
+                           packed)
 
-    cdef TokenBase launch(self, TokenBase token, Operation operation, Terms asked, object receiver):
-        """Sets a token that has been made on its way."""
+    cdef TokenBase launch(self, TokenBase token, Operation operation, Terms asked, object receiver, Packed packed=None):
+        """Sets a token that has been made on its way. packed: its call, where it has been pickled already."""
         cdef InlineBlock block = None
         cdef PyObject *deadline = NULL
         loop = _running_loop()
@@ -249,7 +274,7 @@ cdef class Core:
                 if block.call(self, token):
                     return token
         if self.sent_lock is not None:
-            (<RemoteCore>self).pack(token, block is not None)
+            (<RemoteCore>self).pack(token, block is not None, packed)
             if tg_ended(tg_word_load(&token.t.word)):
                 return token
         if not self.hand_over(token, False) and not _overflow(self, token, operation):
@@ -519,6 +544,8 @@ cdef class Core:
         cdef uint32_t limit
         self.check()
         self.max_workers = max_workers
+        for operation in self.operations.values():
+            (<Operation>operation).seat = None  # the lanes are new ones
         limit = self.first_limit()
         tg_pool_steer(self.pool, self.lag_target, limit, self.cpus, gil_enabled())
         tg_pool_reserve(self.pool, self.reserves)

@@ -15,6 +15,7 @@ cdef class ExecutorBase:
     cdef Core home             # of the lane
     cdef object owner          # the coordinator
     cdef type plain_class, loop_class  # of futures made off a loop, and on one
+    cdef bint auto             # the lane of each call is chosen by measurement; `home` is the coordinator's own then
     cdef Operation single      # the operation of all its calls; None: each function's own
     cdef object name_of        # callable -> operation name
     cdef dict known            # operation name -> (name, Policy): those that are not what the function says
@@ -23,12 +24,14 @@ cdef class ExecutorBase:
     cdef object served         # weakly, the loop that it is the default executor of, by install; None: of none
     cdef bint closed
 
-    def _set_up(self, Core core, coordinator, type plain_class, type loop_class, name_of, dict known, str operation):
+    def _set_up(self, Core core, coordinator, type plain_class, type loop_class, name_of, dict known, str operation,
+                bint auto=False):
         """Once, by the constructor. operation: the name of one that the coordinator knows, for all calls; None: each
         function has its own. known: names to be replaced, with the policies of what replaces them."""
         core.check()
         self.home = core
         self.owner = coordinator
+        self.auto = auto
         self.plain_class = plain_class
         self.loop_class = loop_class
         self.name_of = name_of
@@ -67,7 +70,9 @@ cdef class ExecutorBase:
         where the coordinator has been stopped. Any thread; does not block.
         """
         cdef FutureBase future
+        cdef Core core = self.home
         cdef Operation operation
+        cdef Packed packed = None
         cdef object context = None
         loop = _running_loop()
         # a loop's own executor, asked for another loop's sake, must not give a future of the one that runs here
@@ -93,7 +98,11 @@ cdef class ExecutorBase:
             raise RuntimeError(f"cannot schedule new futures: {self.home!r} is stopped; start() it again to use it")
         if self.closed:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        future = self.home.make(self.loop_class if looped else self.plain_class, operation, _no_tags, False, fn, args,
+        if self.auto and context is None:  # another context than the caller's does not travel
+            found = _elsewhere(core, operation, fn, args, kwargs if kwargs else None, None, _no_tags)
+            if found is not None:
+                core, operation, packed = <Core>found[0], <Operation>found[1], <Packed>found[2]
+        future = core.make(self.loop_class if looped else self.plain_class, operation, _no_tags, False, fn, args,
                                 kwargs if kwargs else None, context)
         future.looped = looped
         future.patient = looped and self.served is not None  # by run_in_executor: what asyncio would have given
@@ -105,7 +114,7 @@ cdef class ExecutorBase:
             future.end(TG_CANCELLED, None)
             raise RuntimeError("cannot schedule new futures after shutdown")
         try:
-            return self.home.launch(future, operation, None, None)
+            return core.launch(future, operation, None, None, packed)
         except BaseException:
             future.end(TG_CANCELLED, None)  # it is not on its way, and nobody else has it
             raise

@@ -13,6 +13,7 @@ cdef class GuardBase:
     cdef Terms terms          # what .options asks for on top of it, or None
     cdef bint plain           # nothing in the labels can refer to anything else
     cdef str _lane            # None: the thread lane
+    cdef bint auto            # the lane is chosen by measurement; `_lane` is None then
     cdef Core home            # the coordinator of .options(coordinator=...), or None: the current one
     cdef Operation cached     # this operation in the default coordinator, which never goes away
     cdef dict __dict__
@@ -44,6 +45,7 @@ cdef class GuardBase:
         self.terms = other.terms
         self.receiver = other.receiver
         self._lane = other._lane
+        self.auto = other.auto
         self.cached = other.cached
         self.labels = other.labels
         self.plain = other.plain
@@ -53,11 +55,14 @@ cdef class GuardBase:
 
     def _lay(self, str lane):
         # "thread" is the core of the coordinator itself
-        self._lane = None if lane == "thread" else lane
+        self.auto = lane == "auto"
+        self._lane = None if lane == "thread" or self.auto else lane
 
     @property
     def lane(self):
-        """Name of the lane its tokens run in."""
+        """Name of the lane its tokens run in, or "auto"."""
+        if self.auto:
+            return "auto"
         return "thread" if self._lane is None else self._lane
 
     def _receive(self, receiver):
@@ -107,6 +112,12 @@ cdef class GuardBase:
             raise RuntimeError(f"this {type(self).__name__} was made without its constructor")
         core = self.core()
         core.check()  # before anything of the pool is touched
+        if self.auto:
+            found = _elsewhere(core, self.of(core), self.fn, args, kwargs if kwargs else None, self.terms, self.labels)
+            if found is not None:
+                return (<Core>found[0]).spawn(self.runtime.token_class, <Operation>found[1], self.labels, self.plain,
+                                              self.terms, self.receiver, self.fn, args, kwargs if kwargs else None,
+                                              <Packed>found[2])
         return core.spawn(self.runtime.token_class, self.of(core), self.labels, self.plain, self.terms, self.receiver,
                           self.fn, args,
                           kwargs if kwargs else None)

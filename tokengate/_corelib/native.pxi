@@ -174,6 +174,7 @@ cdef extern from "tg_pool.h" nogil:
         tg_parker parker
         uint32_t index
         int wake_fd
+        int32_t clock
     ctypedef struct tg_pool:
         pass
     ctypedef struct tg_summons:
@@ -208,6 +209,8 @@ cdef extern from "tg_pool.h" nogil:
         bint paused
         tg_policy policy
         int64_t oldest
+        uint32_t looks
+        uint32_t held
     tg_pool *tg_pool_new(uint32_t max_workers, uint32_t limit)
     tg_pool *tg_pool_retain(tg_pool *p)
     void tg_pool_release(tg_pool *p)
@@ -223,6 +226,8 @@ cdef extern from "tg_pool.h" nogil:
     void tg_pool_give_key(tg_pool *p, tg_token *t)
     bint tg_pool_unlink(tg_pool *p, tg_token *t)
     tg_worker *tg_pool_enter(tg_pool *p)
+    void tg_worker_runs(tg_worker *w, tg_op *op)
+    tg_op *tg_worker_running(tg_worker *w)
     uint32_t tg_pool_start_failed(tg_pool *p)
     tg_token *tg_pool_wait(tg_pool *p, tg_worker *w)
     tg_summons tg_pool_claimed(tg_pool *p, tg_worker *w)
@@ -358,6 +363,41 @@ cdef extern from *:
     int CYTHON_HEX_VERSION
     const char *TG_COMPILER
     const char *TG_BUILD
+
+cdef extern from *:
+    """
+    /* Whether the thread of that PyThreadState is attached to the interpreter, asked from any thread while that one lives.
+     * What is read is CPython's own; tg_gil_is_seen tries it first. Nothing is ordered by it: it samples. */
+    static bool tg_holds_gil(void *state)
+    {
+    #if PY_VERSION_HEX >= 0x030d0000
+        return ((volatile PyThreadState *)state)->state == 1;
+    #elif PY_VERSION_HEX >= 0x030c0000
+        return ((volatile PyThreadState *)state)->_status.active;
+    #else
+        return (void *)_PyThreadState_UncheckedGet() == state;
+    #endif
+    }
+    static bool tg_gil_is_seen(void)
+    {
+        void *state = PyThreadState_Get();
+        bool attached = tg_holds_gil(state), detached;
+        Py_BEGIN_ALLOW_THREADS
+        detached = !tg_holds_gil(state);
+        Py_END_ALLOW_THREADS
+        return attached && detached;
+    }
+    static void tg_watch_own_gil(tg_pool *p, tg_worker *w)
+    {
+        if (tg_gil_is_seen())
+            tg_pool_watch_gil(p, w, tg_holds_gil, PyThreadState_Get());
+    }
+    """
+    void tg_watch_own_gil(tg_pool *p, tg_worker *w)
+
+cdef extern from "tg_port.h" nogil:
+    int64_t tg_clock_cpu(int32_t clock)
+    int32_t tg_own_clock()
 
 cdef extern from "tg_ground.h" nogil:
     uint64_t tg_ground_print(const char *paths)

@@ -3,6 +3,7 @@
 from types import MappingProxyType as _frozen
 
 cdef enum:
+    SAMPLES = 32           # runs remembered of which it is known what CPU time they took
     MAX_OPERATIONS = 1000  # beyond it, names share one queue and one set of figures, called "other"
 
 OTHER = "other"
@@ -30,6 +31,13 @@ cdef class Operation:
     cdef Ref ref            # in a remote lane: of the function called last
     cdef object quarantine  # in a remote lane: what its calls end with until it is resumed, or None
     cdef int deaths         # in a remote lane: workers in a row that died of it; of no consequence if a count is lost
+    # Of runs that a worker has measured for `lane="auto"`: ns by the clock and of CPU, and how many tokens lived then, on
+    # average. Written by workers under a GIL; without one nothing is measured.
+    cdef int64_t walls[SAMPLES]
+    cdef int64_t cpus[SAMPLES]
+    cdef uint64_t sampled
+    cdef double crowd
+    cdef Seat seat          # of operations called with lane="auto": where their calls go; else None
     cdef object keys_lock   # guards `keys`; reentrant, for a value's __eq__ is the user's own code
 
     cdef inline tg_op *record(self):
@@ -47,6 +55,13 @@ cdef class Operation:
     cdef inline Terms asks(self):
         with cython.critical_section(self):
             return self.terms
+
+    cdef void sample(self, int64_t wall, int64_t cpu) noexcept:
+        cdef double lives = <double>tg_op_live(self.record())
+        self.walls[self.sampled % SAMPLES] = wall
+        self.cpus[self.sampled % SAMPLES] = cpu
+        self.sampled += 1
+        self.crowd += (lives - self.crowd) / min(self.sampled, <uint64_t>SAMPLES)
 
     cdef Policy rules(self):
         """The policy in force."""

@@ -2,6 +2,7 @@
 
 cdef enum:
     DEEP = 32  # runs within runs on one stack; each takes a few frames of Python's recursion limit
+    SAMPLE_NS = 1_000_000  # between two runs whose CPU time a worker measures: the clock costs as much as a short token
     SWITCH_NS = 5_000_000  # a callable that never enters Python code would otherwise never let another thread in
 
 
@@ -16,6 +17,8 @@ cdef class Worker:
     cdef int64_t lent        # ns of nested runs inside the current one
     cdef tg_bell *owed       # a loop to wake before the next token, or once the GIL has been let go
     cdef int64_t attached    # when it last let other threads in
+    cdef int64_t sampled     # when it last measured the CPU time of a run
+    cdef bint measures       # it does: there is a GIL, and a clock of this thread's CPU time
     cdef tg_port *port       # of the loop that the last token's waiter is on
     cdef int64_t waited      # the wake-up of that loop that has been waited for
     cdef readonly object thread_ident
@@ -86,6 +89,9 @@ cdef class Worker:
             raise MemoryError("no memory for a worker")
         self.thread_ident = threading.get_ident()
         _set_thread_value("tokengate.worker", self)
+        if gil_enabled():
+            tg_watch_own_gil(self.pool, self.w)
+            self.measures = tg_clock_cpu(self.w.clock) >= 0
         try:
             try:
                 self.on_start(self)
@@ -201,7 +207,9 @@ cdef class Worker:
         cdef tg_token *t = &token.t
         cdef tg_op *op = t.op
         cdef TokenBase outer = self.current
-        cdef int64_t lent = self.lent, run, started
+        cdef int64_t lent = self.lent, run, started, cpu = -1
+        cdef tg_op *around = NULL
+        cdef Seat seat = token.op.seat
         cdef uint32_t to = TG_COMPLETED
         cdef tg_step step
         cdef object fn = token.fn, args = token.args, kwargs = token.kwargs, context = token.context
@@ -212,10 +220,16 @@ cdef class Worker:
             if outer is not None:
                 self.outer = [outer] if self.outer is None else [*self.outer, outer]
         self.lent = 0
+        if self.w is not NULL:
+            around = tg_worker_running(self.w)
+            tg_worker_runs(self.w, op)
         started = tg_now()
         tg_stamp(&t.started, started)
         if t.extra is not NULL and t.extra.run_timeout:
             self.limit_run(token, started + t.extra.run_timeout)
+        if self.measures and started - self.sampled >= SAMPLE_NS:
+            self.sampled = started
+            cpu = tg_clock_cpu(self.w.clock)
         try:
             PyContext_Enter(context)
             try:
@@ -225,6 +239,8 @@ cdef class Worker:
         except BaseException as error:
             to = TG_FAILED
             value = _failure(token, error)
+        if cpu >= 0 and self.lent == 0:
+            token.op.sample(tg_now() - started, tg_clock_cpu(self.w.clock) - cpu)
         _disown(context)
         fn = args = kwargs = context = None
         with cython.critical_section(self):
@@ -236,6 +252,10 @@ cdef class Worker:
         run = t.finished - started
         if self.generation != tg_generation():
             return run  # the function forked and returned in the child: nothing here is ours
+        if self.w is not NULL:
+            tg_worker_runs(self.w, around)
+        if seat is not None and seat.curious and to == TG_COMPLETED:
+            seat.taste(value)
         token.track(value)
         token.value = value  # [W3]
         value = None

@@ -19,6 +19,7 @@ static inline tg_worker *tg_pool_enter(tg_pool *p)
             return NULL;
         }
         tg_parker_init(&w->parker);
+        atomic_init(&w->runs, NULL);
         w->index = p->records++;
         w->next_all = p->all;
         p->all = w;
@@ -29,11 +30,33 @@ static inline tg_worker *tg_pool_enter(tg_pool *p)
     w->parked = false;
     w->wake_fd = 0;
     w->clock = tg_own_clock();
+    w->state = NULL;
+    atomic_store_explicit(&w->runs, NULL, memory_order_relaxed);
 #if !defined(_WIN32)
     w->thread = pthread_self();
 #endif
     tg_mutex_unlock(&p->lock);
     return w;
+}
+
+/* `holds` can tell of this worker whether it holds the GIL, by `state`, until it leaves. On its own thread. */
+static inline void tg_pool_watch_gil(tg_pool *p, tg_worker *w, bool (*holds)(void *state), void *state)
+{
+    tg_mutex_lock(&p->lock);
+    p->steer.holds = holds;
+    w->state = state;
+    tg_mutex_unlock(&p->lock);
+}
+
+/* Which operation's function the worker is in from now on; NULL: none. On its own thread. */
+static inline void tg_worker_runs(tg_worker *w, tg_op *op)
+{
+    atomic_store_explicit(&w->runs, op, memory_order_relaxed);
+}
+
+static inline tg_op *tg_worker_running(tg_worker *w)
+{
+    return atomic_load_explicit(&w->runs, memory_order_relaxed);
 }
 
 /* The thread could not be started. Returns how many workers are left; with none, the caller ends

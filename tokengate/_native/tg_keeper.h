@@ -366,6 +366,23 @@ static inline void tg_keeper_workers(tg_keeper *k, tg_look *l, uint32_t found, b
         l->ready = l->steady / asked * ready; /* of the others as many on average */
 }
 
+#define TG_KEEPER_LOOKS 256u /* so many looks at an operation weigh; older ones less and less */
+
+/* Whether the function that a worker is in holds the GIL, by chance: this thread's timers know nothing of it. Under the
+ * pool's lock. */
+static inline void tg_keeper_note_gil(tg_pool *p, tg_worker *w)
+{
+    tg_op *op = tg_worker_running(w);
+    if (op == NULL || w->state == NULL || p->steer.holds == NULL)
+        return;
+    if (op->looks >= TG_KEEPER_LOOKS) {
+        op->looks /= 2;
+        op->held /= 2;
+    }
+    op->looks++;
+    op->held += p->steer.holds(w->state);
+}
+
 /* Sets the limit. Returns what the caller must do about it. */
 static inline tg_summons tg_keeper_apply(tg_keeper *k, uint32_t limit, tg_reason reason, double busy)
 {
@@ -450,6 +467,7 @@ static inline tg_errand tg_keeper_run(tg_keeper *k, tg_summons *out)
             k->now[found].index = w->index;
             k->now[found].clock = w->clock;
             k->now[found++].idle = false;
+            tg_keeper_note_gil(p, w);
         }
         /* parked ones: marked by their records, found again by index */
         for (tg_worker *w = room ? p->idle : NULL; w != NULL; w = w->next_idle)

@@ -454,6 +454,7 @@ typedef struct {
     bool paused;
     tg_policy policy;
     int64_t oldest; /* monotonic ns when the oldest waiting token was created; 0: none waits */
+    uint32_t looks, held; /* see tg_op */
 } tg_op_view;
 
 static inline void tg_pool_look_op(tg_pool *p, tg_op *op, tg_op_view *v)
@@ -462,6 +463,8 @@ static inline void tg_pool_look_op(tg_pool *p, tg_op *op, tg_op_view *v)
     v->waiting = op->waiting;
     v->paused = op->paused || p->gate.paused;
     v->policy = op->policy;
+    v->looks = op->looks;
+    v->held = op->held;
     v->oldest = 0;
     for (tg_queue *q = &op->main; q != NULL; q = q->next)
         if (q->head != NULL && (v->oldest == 0 || q->head->created < v->oldest))

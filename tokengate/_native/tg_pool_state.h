@@ -54,6 +54,10 @@ typedef struct tg_worker {
 #if !defined(_WIN32)
     pthread_t thread; /* written by the owner under the lock at entry, read under it while present */
 #endif
+    void *state;      /* what `holds` of the pool's steering is asked about; as `thread` */
+    /* runs: the operation whose function it is in, NULL: none. Written: the owner (relaxed). Read: the keeper (relaxed).
+     * Operations live as long as the pool. */
+    _Atomic(struct tg_op *) runs;
 } tg_worker;
 
 /* The active limit, and what the keeper (tg_keeper.h) and the pool tell each other. All but the atomics under the
@@ -78,6 +82,7 @@ typedef struct {
     uint32_t initial;     /* the limit to begin with */
     uint32_t cpus;        /* CPUs this process may use */
     int64_t target;       /* ns of loop lag */
+    bool (*holds)(void *state); /* whether the worker of that `state` holds the GIL; NULL: nobody can tell */
     uint64_t taken;       /* tokens taken past the ring */
     uint64_t visited;     /* tokens taken out of the ring, or past it, by SHORT guests */
     uint64_t cuts, changes;

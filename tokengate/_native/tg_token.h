@@ -99,6 +99,7 @@ typedef struct tg_op {
     uint64_t service;       /* ns of execution received, on the pool's virtual clock */
     uint64_t mean;          /* ns a token is expected to run: the hint, then a moving mean of what was measured */
     bool measured;
+    uint32_t looks, held;   /* how often the keeper found a worker in one of its functions, and that holding the GIL; of late */
     struct tg_op *next_op;
     /* gated. Written: under the lock (seq_cst), 1 by who takes the operation out of the heap because all its places are
      * taken and then looks at the places once more, 0 by who puts it back. Read: by who has returned a place (seq_cst,

@@ -31,7 +31,7 @@ def enter_worker() -> None:
 
 
 def require_lane(lane: str) -> None:
-    """LaneUnavailable, saying why, for a lane that cannot run here."""
+    """LaneUnavailable, saying why, for a lane that cannot run here. "auto" always can."""
     if lane == "process" and sys.platform == "win32":
         raise LaneUnavailable(
             "lane='process' needs Linux or macOS: it is not there for Windows yet"
@@ -40,8 +40,8 @@ def require_lane(lane: str) -> None:
         available, why = check_interpreter()
         if not available:
             raise LaneUnavailable(f"lane='interpreter' is not available here: {why}")
-    if lane not in LANES:
-        expected = " or ".join(map(repr, LANES))
+    if lane not in (*LANES, "auto"):
+        expected = " or ".join(map(repr, (*LANES, "auto")))
         raise LaneUnavailable(f"lane={lane!r} is not available here; expected {expected}")
 
 
