@@ -19,6 +19,6 @@ One module, one subject::
     options      what the options of this command and of ``sweep`` share
     command      ``python -m tokengate wave``
 
-Everything but ``tasks``, ``lanes`` and ``command`` is free of the coordinator: it gets what it needs as
-arguments, so that other batches can be measured with the same parts.
+Everything but ``tasks``, ``lanes`` and ``command`` is free of the coordinator: it gets what it
+needs as arguments, so that other batches can be measured with the same parts.
 """
