@@ -13,6 +13,7 @@ from typing import Any, Literal, Never, Self, TypeVar, final
 
 from typing_extensions import disjoint_base
 
+from tokengate.coordinator import Coordinator
 from tokengate.errors import TokenKilled
 from tokengate.token import Token
 
@@ -518,6 +519,8 @@ class GuardBase:
     def lane(self) -> str:
         """Name of the lane its tokens run in."""
 
+    @property
+    def _coordinator(self) -> Coordinator: ...
     @property
     def _tags(self) -> Mapping[str, Any]: ...
     @property

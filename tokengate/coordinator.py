@@ -8,7 +8,7 @@ import logging
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from time import monotonic
 from types import TracebackType
@@ -16,7 +16,6 @@ from typing import (
     IO,
     TYPE_CHECKING,
     Any,
-    Literal,
     ParamSpec,
     Self,
     TypeVar,
@@ -30,8 +29,10 @@ from tokengate.errors import CoordinatorStopped, LaneUnavailable, TokenKilled
 from tokengate.lanes.base import LaneThread
 from tokengate.lanes.catalogue import LANES, inside_worker, open_lane
 from tokengate.lanes.threads import LEAVING, ThreadLane, join_leaving
+from tokengate.machine.pinning import Pin
 from tokengate.naming import NO_TAGS, operation_name, reject_asynchronous
 from tokengate.policy import Policies, checked_policy
+from tokengate.profile import LaneProfile, ProfileSource, requested_profile
 from tokengate.reports import describe, dump_tokens, executing_tokens
 from tokengate.stats import Durations, LaneStats, LoopLag, OperationStats, Stats, Totals, merged
 
@@ -44,7 +45,6 @@ __all__ = ["Coordinator", "Pin"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Pin = Literal["auto", "core", "none"]
 
 _log = logging.getLogger("tokengate")
 
@@ -61,7 +61,10 @@ class Coordinator(_core.Core):
     loops wait no longer than about this for the interpreter, and no more burn CPU than there are
     CPUs; None: always as many as there are. pin: ``"core"`` binds each worker to one core
     (LaneUnavailable where the system cannot); ``"none"`` does not; ``"auto"`` does not either,
-    since no gain was measured. stop_timeout: the seconds `stop` gives what still runs. name: start
+    since no gain was measured. profile: the file of a sweep, or True for the one of this machine
+    and Python in the default folder: says the workers, the pinning and how many calls of a `.map`
+    are under way, where nothing else does (docs/sweep.md; ValueError where it was measured
+    elsewhere, or is damaged). stop_timeout: the seconds `stop` gives what still runs. name: start
     of the threads' names.
 
     Starts by itself on first use; usable as ``with`` and ``async with``, which stop it. All
@@ -77,9 +80,10 @@ class Coordinator(_core.Core):
         loop_lag_target: float | None = 0.010,
         stop_timeout: float = 10.0,
         name: str = "tokengate",
+        profile: ProfileSource | None = None,
     ) -> None:
         maximum = self._settle(
-            thread_workers, process_workers, pin, loop_lag_target, stop_timeout, name
+            thread_workers, process_workers, pin, loop_lag_target, stop_timeout, name, profile
         )
         self._open_pool(maximum)
         _coordinators.add(self)
@@ -92,11 +96,16 @@ class Coordinator(_core.Core):
         loop_lag_target: float | None,
         stop_timeout: float,
         name: str,
+        profile: ProfileSource | None,
     ) -> int:
+        found = None if profile is None else requested_profile(profile)
+        lanes = found[0].lanes if found else {}
+        if thread_workers is None and "thread" in lanes and not machine.asked_thread_workers():
+            thread_workers = lanes["thread"].workers
         maximum = _thread_count(thread_workers)
         processes = _count_or_none("process_workers", process_workers)
         target = _lag_target(loop_lag_target)
-        pinned = machine.is_pinned(pin, "thread")
+        pinned = machine.is_pinned(_pin_of("thread", pin, lanes), "thread")
         seconds = _seconds("stop_timeout", stop_timeout)
         if not isinstance(name, str) or not name:
             raise ValueError(f"name={name!r}: expected a non-empty string")
@@ -107,6 +116,8 @@ class Coordinator(_core.Core):
         self.stop_timeout: float = seconds
         self.name = name
         self._further: dict[str, int | None] = {"process": processes}  # lane -> workers asked for
+        self._profile = found
+        self._profiled: Mapping[str, LaneProfile] = lanes  # lane -> what a sweep found for it
         self._paused: set[str | None] = set()  # names, and None for all
         self._opening = threading.Lock()
         self._lanes.clear()
@@ -126,6 +137,7 @@ class Coordinator(_core.Core):
         loop_lag_target: float | None = 0.010,
         stop_timeout: float = 10.0,
         name: str = "tokengate",
+        profile: ProfileSource | None = None,
     ) -> None:
         """The constructor's work again, for the default coordinator before its first use."""
         if self.in_use:
@@ -134,7 +146,7 @@ class Coordinator(_core.Core):
                 "guarded call, or get_coordinator().stop() it first"
             )
         maximum = self._settle(
-            thread_workers, process_workers, pin, loop_lag_target, stop_timeout, name
+            thread_workers, process_workers, pin, loop_lag_target, stop_timeout, name, profile
         )
         self._restart_pool(maximum)
 
@@ -169,8 +181,10 @@ class Coordinator(_core.Core):
         with self._opening:
             if (known := self._lanes.get(name)) is not None:
                 return known
-            workers = self._further.get(name) or machine.cpu_count()
-            lane = open_lane(self, name, self.name, workers, machine.is_pinned(self._pin, name))
+            suits = self._profiled.get(name)
+            workers = self._further.get(name) or (suits.workers if suits else machine.cpu_count())
+            pinned = machine.is_pinned(_pin_of(name, self._pin, self._profiled), name)
+            lane = open_lane(self, name, self.name, workers, pinned)
             for each in self._operation_names():
                 lane._introduce(each, self._tags_of(each), self._policy(each))
             for paused in self._paused:
@@ -179,6 +193,11 @@ class Coordinator(_core.Core):
                 lane._close_pool()
             self._lanes[name] = lane
             return lane
+
+    def _window(self, lane: str) -> int | None:
+        """How many calls of a map are under way in a lane where nobody says; None: as usual."""
+        suits = self._profiled.get(lane)
+        return suits.in_flight if suits else None
 
     def _remote(self) -> list[RemoteLane]:
         """The further lanes that have been used."""
@@ -547,6 +566,7 @@ class Coordinator(_core.Core):
             loop_lag=max(lags, key=lambda lag: lag.p99, default=LoopLag()),
             loop_busy=max((link.busy() for link in links), default=0.0),
             totals=Totals(**totals),
+            profile=str(self._profile[1]) if self._profile else None,
         )
 
 
@@ -600,6 +620,10 @@ async def _empty(lane: ThreadLane, timeout: float) -> bool:
         return await empty.wait(timeout)
     finally:
         lane.off_empty(empty.set)
+
+
+def _pin_of(lane: str, pin: Pin, profiled: Mapping[str, LaneProfile]) -> Pin:
+    return profiled[lane].pin if pin == "auto" and lane in profiled else pin
 
 
 def _thread_count(thread_workers: int | None) -> int:

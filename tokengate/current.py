@@ -9,7 +9,9 @@ from types import TracebackType
 from typing import TypedDict, Unpack
 
 from tokengate import _core, machine
-from tokengate.coordinator import Coordinator, Pin
+from tokengate.coordinator import Coordinator
+from tokengate.machine.pinning import Pin
+from tokengate.profile import ProfileSource
 from tokengate.token import Token
 
 __all__ = ["configure_default", "get_coordinator", "runtime", "use"]
@@ -51,6 +53,7 @@ class Settings(TypedDict, total=False):
     loop_lag_target: float | None
     stop_timeout: float
     name: str
+    profile: ProfileSource | None
 
 
 def get_coordinator() -> Coordinator:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from tokengate import Coordinator, GuardedFunction, Stats, Token
-from tokengate.coordinator import Pin
 from tokengate.lanes.catalogue import LANES, require_lane
+from tokengate.machine.pinning import Pin
 
 from .mix import ReferenceTask
 
