@@ -53,6 +53,9 @@ class _Book:
 
     latencies: list[float] = field(default_factory=list)
     results: list[tuple[int, object]] = field(default_factory=list)
+    waiting: int = 0
+    """Clients that have had no answer yet."""
+    all_answered: asyncio.Event = field(default_factory=asyncio.Event)
     recording: bool = False
     over: bool = False
 
@@ -67,15 +70,19 @@ async def measure(
 ) -> Sample:
     """Keep `in_flight` calls under way for `warm_up` seconds, then go on and measure `seconds`.
 
+    The warm-up counts from when each client has had an answer, so that workers that take long to
+    start are there.
+
     submit: makes call i. is_right: what is wrong with the result of call i, None: nothing; it is
     asked when the measuring is over. Returns when all calls are answered; cancelling this cancels
     them.
     """
     gc.collect()
-    book, numbers = _Book(), count()
+    book, numbers = _Book(waiting=in_flight), count()
     clients = [asyncio.ensure_future(_client(submit, numbers, book)) for _ in range(in_flight)]
     heartbeat = Heartbeat()
     try:
+        await book.all_answered.wait()
         await asyncio.sleep(warm_up)
         before = _throttled()
         heartbeat.start()
@@ -110,6 +117,7 @@ async def measure(
 async def _client(
     submit: Callable[[int], TimedToken[object]], numbers: count[int], book: _Book
 ) -> None:
+    first = True
     while not book.over:
         index = next(numbers)
         begin = time.perf_counter()
@@ -122,6 +130,11 @@ async def _client(
         if book.recording:
             book.latencies.append(time.perf_counter() - begin)
         book.results.append((index, result))
+        if first:
+            first = False
+            book.waiting -= 1
+            if not book.waiting:
+                book.all_answered.set()
 
 
 async def _problems(

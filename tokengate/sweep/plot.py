@@ -107,9 +107,10 @@ def draw(run: SweepRun, environment: Environment) -> Figure:
     for each in axes[0]:
         for handle, label in zip(*each.get_legend_handles_labels(), strict=True):
             handles.setdefault(label, handle)
+    labels = sorted(handles, key=lambda label: int(label.split()[0]))  # by workers
     figure.legend(
-        list(handles.values()),
-        list(handles),
+        [handles[label] for label in labels],
+        labels,
         loc="lower left",
         bbox_to_anchor=(0.1, 0.07),
         ncols=min(len(handles), 4 * len(lanes)),
