@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from io import StringIO
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import tokengate
-from tokengate.__main__ import main
+from tokengate.__main__ import build_parser, main
 from tokengate.lanes.availability import lane_report
 from tokengate.lanes.catalogue import LANES
 from tokengate.profile import load_profile
@@ -23,6 +24,7 @@ from tokengate.sweep.setting import Setting
 from tokengate.wave.progress import ProgressLine
 
 PACKAGE_ROOT = Path(tokengate.__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 AVAILABLE = [each.lane for each in lane_report() if each.available and each.lane in LANES]
 QUICK = [
     *("--workers", "1,2", "--in-flight", "4", "--blocks", "6"),
@@ -96,7 +98,7 @@ def test_a_sweep_over_all_lanes_writes_figures_and_the_profile_of_this_machine(
 INTERRUPTED = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from tokengate.__main__ import main
+from tokengate.__main__ import build_parser, main
 from tokengate.sweep import command
 measured = command._Screen.measured
 
@@ -222,6 +224,22 @@ def test_wrong_words_exit_with_2_and_say_why(
         main(["sweep", *words.split()])
     assert ended.value.code == 2
     assert complaint in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="docs are not beside the tests")
+def test_every_option_is_told() -> None:
+    parser = build_parser()
+    [commands] = [each for each in parser._actions if isinstance(each.choices, dict)]
+    assert isinstance(commands.choices, dict)
+    options = {
+        option
+        for action in commands.choices["sweep"]._actions
+        for option in action.option_strings
+        if option not in ("-h", "--help")
+    }
+    text = (ROOT / "docs/sweep.md").read_text(encoding="utf-8")
+    table = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `--")]
+    assert set(re.findall(r"--[a-z-]+", "".join(table))) == options
 
 
 class Terminal(StringIO):
