@@ -32,13 +32,15 @@ from tokengate.lanes.threads import LEAVING, ThreadLane, join_leaving
 from tokengate.machine.pinning import Pin
 from tokengate.naming import NO_TAGS, operation_name, reject_asynchronous
 from tokengate.policy import Policies, checked_policy
-from tokengate.profile import LaneProfile, ProfileSource, requested_profile
 from tokengate.reports import describe, dump_tokens, executing_tokens
 from tokengate.stats import Durations, LaneStats, LoopLag, OperationStats, Stats, Totals, merged
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tokengate.guard import GuardedFunction
     from tokengate.lanes.remote import RemoteLane
+    from tokengate.profile import LaneProfile, Profile, ProfileSource
     from tokengate.token import Token
 
 __all__ = ["Coordinator", "Pin"]
@@ -98,7 +100,7 @@ class Coordinator(_core.Core):
         name: str,
         profile: ProfileSource | None,
     ) -> int:
-        found = None if profile is None else requested_profile(profile)
+        found = None if profile is None else _requested(profile)
         lanes = found[0].lanes if found else {}
         if thread_workers is None and "thread" in lanes and not machine.asked_thread_workers():
             thread_workers = lanes["thread"].workers
@@ -121,7 +123,7 @@ class Coordinator(_core.Core):
         self._paused: set[str | None] = set()  # names, and None for all
         self._opening = threading.Lock()
         self._lanes.clear()
-        self._pin = pin
+        self._pin: Pin = pin
         self._lane = ThreadLane(name, pinned)
         lane = self._lane
         self._attach_lane(lane.workers, lane.started, lane.exited, _stop_all)
@@ -620,6 +622,12 @@ async def _empty(lane: ThreadLane, timeout: float) -> bool:
         return await empty.wait(timeout)
     finally:
         lane.off_empty(empty.set)
+
+
+def _requested(source: ProfileSource) -> tuple[Profile, Path] | None:
+    from tokengate.profile import requested_profile  # json and the like, for those who have one
+
+    return requested_profile(source)
 
 
 def _pin_of(lane: str, pin: Pin, profiled: Mapping[str, LaneProfile]) -> Pin:

@@ -48,6 +48,7 @@ FORMAT = 1
 """Goes up when an older version would misread a newer file."""
 KIND = "tokengate profile"
 
+_PINS: dict[str, Pin] = {"auto": "auto", "core": "core", "none": "none"}
 _MOST_WORKERS = 4096
 _MOST_IN_FLIGHT = 2**31 - 1
 _log = logging.getLogger("tokengate")
@@ -294,12 +295,12 @@ def _lane(name: str, data: Any) -> LaneProfile:
     if not isinstance(data, dict):
         raise ValueError(f"lane {name!r} is {data!r} instead of an object")
     pin = _value(data, "pin", str)
-    if pin not in ("auto", "core", "none"):
+    if pin not in _PINS:
         raise ValueError(f"lane {name!r}: pin is {pin!r} instead of 'auto', 'core' or 'none'")
     return LaneProfile(
         _count(name, data, "workers", _MOST_WORKERS),
         _count(name, data, "in_flight", _MOST_IN_FLIGHT),
-        cast("Pin", pin),
+        _PINS[pin],
     )
 
 

@@ -278,8 +278,8 @@ def _counts(option: str, asked: tuple[int, ...] | None, most: int) -> tuple[int,
 
 
 def _pins(asked: tuple[str, ...]) -> tuple[Pin, ...]:
-    found = tuple(pin for pin in PINS if pin in asked)
+    found: list[Pin] = [pin for pin in PINS if pin in asked]
     wrong = [pin for pin in asked if pin not in PINS]
     if wrong or not found:
         raise ValueError(f"--pin {','.join(wrong)}: expected some of {', '.join(PINS)}")
-    return found
+    return tuple(found)
