@@ -13,7 +13,6 @@ from typing import Any, Literal, Never, Self, TypeVar, final
 
 from typing_extensions import disjoint_base
 
-from tokengate.coordinator import Coordinator
 from tokengate.errors import TokenKilled
 from tokengate.token import Token
 
@@ -520,7 +519,7 @@ class GuardBase:
         """Name of the lane its tokens run in."""
 
     @property
-    def _coordinator(self) -> Coordinator: ...
+    def _coordinator(self) -> Core: ...
     @property
     def _tags(self) -> Mapping[str, Any]: ...
     @property

@@ -15,12 +15,13 @@ from collections.abc import (
 )
 from time import monotonic_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from tokengate import _core
 from tokengate.waiting import wait_on_loop, wait_on_thread
 
 if TYPE_CHECKING:
+    from tokengate.coordinator import Coordinator
     from tokengate.guard import GuardedFunction
     from tokengate.token import Token
 
@@ -80,7 +81,10 @@ class MapCall(Generic[ItemT_co]):
         return True  # whatever its length: it is a call, not a collection
 
     def _window(self, usual: int) -> int:
-        return self._in_flight or self._guard._coordinator._window(self._guard.lane) or usual
+        if self._in_flight is not None:
+            return self._in_flight
+        coordinator = cast("Coordinator", self._guard._coordinator)
+        return coordinator._window(self._guard.lane) or usual
 
     def _source(self, window: int, on_loop: bool) -> _Source:
         return _Source(
