@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from .doctor.command import add_command as add_doctor
+from .sweep.command import add_command as add_sweep
 from .wave.command import add_command as add_wave
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 # One entry per command. Each adds a subparser and sets its default `run`, a function from the
 # parsed arguments to the exit status.
-COMMANDS: tuple[Callable[[Commands], None], ...] = (add_wave, add_doctor)
+COMMANDS: tuple[Callable[[Commands], None], ...] = (add_wave, add_sweep, add_doctor)
 
 
 def build_parser() -> argparse.ArgumentParser:

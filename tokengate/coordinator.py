@@ -8,7 +8,7 @@ import logging
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from time import monotonic
 from types import TracebackType
@@ -16,7 +16,6 @@ from typing import (
     IO,
     TYPE_CHECKING,
     Any,
-    Literal,
     ParamSpec,
     Self,
     TypeVar,
@@ -31,21 +30,24 @@ from tokengate.lanes import auto
 from tokengate.lanes.base import LaneThread
 from tokengate.lanes.catalogue import LANES, inside_worker, open_lane
 from tokengate.lanes.threads import LEAVING, ThreadLane, join_leaving
+from tokengate.machine.pinning import Pin
 from tokengate.naming import NO_TAGS, operation_name, reject_asynchronous
 from tokengate.policy import Policies, checked_policy
 from tokengate.reports import describe, dump_tokens, executing_tokens
 from tokengate.stats import Durations, LaneStats, LoopLag, OperationStats, Stats, Totals, merged
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tokengate.guard import GuardedFunction
     from tokengate.lanes.remote import RemoteLane
+    from tokengate.profile import LaneProfile, Profile, ProfileSource
     from tokengate.token import Token
 
 __all__ = ["Coordinator", "Pin"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Pin = Literal["auto", "core", "none"]
 
 _log = logging.getLogger("tokengate")
 
@@ -62,7 +64,10 @@ class Coordinator(_core.Core):
     that event loops wait no longer than about this for the interpreter, and no more burn CPU than
     there are CPUs; None: always as many as there are. pin: ``"core"`` binds each worker to one core
     (LaneUnavailable where the system cannot); ``"none"`` does not; ``"auto"`` does not either,
-    since no gain was measured. stop_timeout: the seconds `stop` gives what still runs. name: start
+    since no gain was measured. profile: the file of a sweep, or True for the one of this machine
+    and Python in the default folder: says the workers, the pinning and how many calls of a `.map`
+    are under way, where nothing else does (docs/sweep.md; ValueError where it was measured
+    elsewhere, or is damaged). stop_timeout: the seconds `stop` gives what still runs. name: start
     of the threads' names.
 
     Starts by itself on first use; usable as ``with`` and ``async with``, which stop it. All
@@ -79,6 +84,7 @@ class Coordinator(_core.Core):
         loop_lag_target: float | None = 0.010,
         stop_timeout: float = 10.0,
         name: str = "tokengate",
+        profile: ProfileSource | None = None,
     ) -> None:
         maximum = self._settle(
             thread_workers,
@@ -88,6 +94,7 @@ class Coordinator(_core.Core):
             loop_lag_target,
             stop_timeout,
             name,
+            profile,
         )
         self._open_pool(maximum)
         _coordinators.add(self)
@@ -101,14 +108,19 @@ class Coordinator(_core.Core):
         loop_lag_target: float | None,
         stop_timeout: float,
         name: str,
+        profile: ProfileSource | None,
     ) -> int:
+        found = None if profile is None else _requested(profile)
+        lanes = found[0].lanes if found else {}
+        if thread_workers is None and "thread" in lanes and not machine.asked_thread_workers():
+            thread_workers = lanes["thread"].workers
         maximum = _thread_count(thread_workers)
         further = {
             "process": _count_or_none("process_workers", process_workers),
             "interpreter": _count_or_none("interpreter_workers", interpreter_workers),
         }
         target = _lag_target(loop_lag_target)
-        pinned = machine.is_pinned(pin, "thread")
+        pinned = machine.is_pinned(_pin_of("thread", pin, lanes), "thread")
         seconds = _seconds("stop_timeout", stop_timeout)
         if not isinstance(name, str) or not name:
             raise ValueError(f"name={name!r}: expected a non-empty string")
@@ -119,10 +131,12 @@ class Coordinator(_core.Core):
         self.stop_timeout: float = seconds
         self.name = name
         self._further: dict[str, int | None] = further  # lane -> workers asked for
+        self._profile = found
+        self._profiled: Mapping[str, LaneProfile] = lanes  # lane -> what a sweep found for it
         self._paused: set[str | None] = set()  # names, and None for all
         self._opening = threading.Lock()
         self._lanes.clear()
-        self._pin = pin
+        self._pin: Pin = pin
         self._lane = ThreadLane(name, pinned)
         lane = self._lane
         self._attach_lane(lane.workers, lane.started, lane.exited, _stop_all)
@@ -139,6 +153,7 @@ class Coordinator(_core.Core):
         loop_lag_target: float | None = 0.010,
         stop_timeout: float = 10.0,
         name: str = "tokengate",
+        profile: ProfileSource | None = None,
     ) -> None:
         """The constructor's work again, for the default coordinator before its first use."""
         if self.in_use:
@@ -154,6 +169,7 @@ class Coordinator(_core.Core):
             loop_lag_target,
             stop_timeout,
             name,
+            profile,
         )
         self._restart_pool(maximum)
 
@@ -188,8 +204,10 @@ class Coordinator(_core.Core):
         with self._opening:
             if (known := self._lanes.get(name)) is not None:
                 return known
-            workers = self._further.get(name) or machine.cpu_count()
-            lane = open_lane(self, name, self.name, workers, machine.is_pinned(self._pin, name))
+            suits = self._profiled.get(name)
+            workers = self._further.get(name) or (suits.workers if suits else machine.cpu_count())
+            pinned = machine.is_pinned(_pin_of(name, self._pin, self._profiled), name)
+            lane = open_lane(self, name, self.name, workers, pinned)
             for each in self._operation_names():
                 lane._introduce(each, self._tags_of(each), self._policy(each))
             for paused in self._paused:
@@ -201,6 +219,11 @@ class Coordinator(_core.Core):
 
     def _review(self, seat: _core.Seat, fn: Any, args: Any, kwargs: Any) -> None:
         auto.review(self, seat, fn, args, kwargs)
+
+    def _window(self, lane: str) -> int | None:
+        """How many calls of a map are under way in a lane where nobody says; None: as usual."""
+        suits = self._profiled.get(lane)
+        return suits.in_flight if suits else None
 
     def _remote(self) -> list[RemoteLane]:
         """The further lanes that have been used."""
@@ -577,6 +600,7 @@ class Coordinator(_core.Core):
             loop_lag=max(lags, key=lambda lag: lag.p99, default=LoopLag()),
             loop_busy=max((link.busy() for link in links), default=0.0),
             totals=Totals(**totals),
+            profile=str(self._profile[1]) if self._profile else None,
         )
 
 
@@ -630,6 +654,16 @@ async def _empty(lane: ThreadLane, timeout: float) -> bool:
         return await empty.wait(timeout)
     finally:
         lane.off_empty(empty.set)
+
+
+def _requested(source: ProfileSource) -> tuple[Profile, Path] | None:
+    from tokengate.profile import requested_profile  # json and the like, for those who have one
+
+    return requested_profile(source)
+
+
+def _pin_of(lane: str, pin: Pin, profiled: Mapping[str, LaneProfile]) -> Pin:
+    return profiled[lane].pin if pin == "auto" and lane in profiled else pin
 
 
 def _thread_count(thread_workers: int | None) -> int:

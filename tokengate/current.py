@@ -6,11 +6,15 @@ import warnings
 from contextvars import ContextVar
 from contextvars import Token as Reset
 from types import TracebackType
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 from tokengate import _core, machine
-from tokengate.coordinator import Coordinator, Pin
+from tokengate.coordinator import Coordinator
+from tokengate.machine.pinning import Pin
 from tokengate.token import Token
+
+if TYPE_CHECKING:
+    from tokengate.profile import ProfileSource
 
 __all__ = ["configure_default", "get_coordinator", "runtime", "use"]
 
@@ -52,6 +56,7 @@ class Settings(TypedDict, total=False):
     loop_lag_target: float | None
     stop_timeout: float
     name: str
+    profile: ProfileSource | None
 
 
 def get_coordinator() -> Coordinator:

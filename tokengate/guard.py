@@ -234,8 +234,9 @@ class GuardedFunction(_core.GuardBase, Generic[P, R_co]):
         ``await f.map(items)`` gives the list of results, in the order of the items. ``async for``
         yields them as they come, in order, or with ``ordered=False`` as they finish; off any event
         loop ``for`` does the same. in_flight: the most calls under way, and, when iterated, the
-        most tokens in memory (None: 1,024 when iterated, 8,192 when awaited). constant_kwargs go to
-        every call. tokens: yield the finished tokens instead, with ``.index`` and ``.args``.
+        most tokens in memory (None: what the coordinator's profile says, else 1,024 when iterated,
+        8,192 when awaited). constant_kwargs go to every call. tokens: yield the finished tokens
+        instead, with ``.index`` and ``.args``.
 
         The first failure is raised and the rest cancelled, unless return_exceptions, which gives
         the exception in place of the result. Leaving the iteration early: ``async with

@@ -15,12 +15,13 @@ from collections.abc import (
 )
 from time import monotonic_ns
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 from tokengate import _core
 from tokengate.waiting import wait_on_loop, wait_on_thread
 
 if TYPE_CHECKING:
+    from tokengate.coordinator import Coordinator
     from tokengate.guard import GuardedFunction
     from tokengate.token import Token
 
@@ -79,6 +80,12 @@ class MapCall(Generic[ItemT_co]):
     def __bool__(self) -> bool:
         return True  # whatever its length: it is a call, not a collection
 
+    def _window(self, usual: int) -> int:
+        if self._in_flight is not None:
+            return self._in_flight
+        coordinator = cast("Coordinator", self._guard._coordinator)
+        return coordinator._window(self._guard.lane) or usual
+
     def _source(self, window: int, on_loop: bool) -> _Source:
         return _Source(
             self._guard,
@@ -101,7 +108,7 @@ class MapCall(Generic[ItemT_co]):
         return self._gather().__await__()
 
     async def _gather(self) -> list[Any]:
-        source = self._source(self._in_flight or IN_FLIGHT_AWAITED, True)
+        source = self._source(self._window(IN_FLIGHT_AWAITED), True)
         results: list[Any] = []
         finished: list[Token[Any]] = []
         collector = source.collector
@@ -139,7 +146,7 @@ class MapCall(Generic[ItemT_co]):
         _core.require_loop("a map")
         self._refuse_awaited()
         if self._stream is None:
-            window = self._in_flight or IN_FLIGHT_ITERATED
+            window = self._window(IN_FLIGHT_ITERATED)
             self._stream = _LoopStream(
                 self._source(window, True), self._ordered, self._return_exceptions, self._tokens
             )
@@ -180,7 +187,7 @@ class MapCall(Generic[ItemT_co]):
             raise TypeError("an asynchronous iterable needs a loop: use `async for`")
         self._refuse_awaited()
         if self._stream is None:
-            window = self._in_flight or IN_FLIGHT_ITERATED
+            window = self._window(IN_FLIGHT_ITERATED)
             self._stream = _ThreadStream(
                 self._source(window, False), self._ordered, self._return_exceptions, self._tokens
             )

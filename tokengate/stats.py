@@ -156,7 +156,7 @@ class Stats:
 
     `loop_busy`: CPU seconds per second that the busiest event loop's thread uses by itself, 0.0 to
     1.0, over about the last second of looking. Lag that comes from it is the loop's own callbacks'
-    doing, and never lowers the active limit.
+    doing, and never lowers the active limit. `profile`: the file of the profile in force, or None.
     """
 
     operations: dict[str, OperationStats]
@@ -164,6 +164,7 @@ class Stats:
     loop_lag: LoopLag
     loop_busy: float
     totals: Totals
+    profile: str | None
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain dictionaries, lists and numbers, ready for `json.dumps`.

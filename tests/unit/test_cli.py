@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,10 @@ from pathlib import Path
 import pytest
 
 import tokengate
+from tokengate import LaneUnavailable
 from tokengate.__main__ import main
+from tokengate.lanes.availability import lane_report
+from tokengate.lanes.catalogue import require_lane
 from tokengate.wave import command
 from tokengate.wave.mix import ReferenceTask
 
@@ -90,6 +94,29 @@ def test_a_task_mix_and_repeats(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Tokens 24: 24 ok, 0 failed" in shown
 
 
+AVAILABLE = [report.lane for report in lane_report() if report.available]
+
+
+@pytest.mark.parametrize("lane", [report.lane for report in lane_report()])
+def test_a_wave_on_each_lane_there_is(lane: str, tmp_path: Path) -> None:
+    done = run("-m", "tokengate", "wave", *OPTIONS, "--lane", lane, cwd=tmp_path)
+    if lane not in AVAILABLE:
+        with pytest.raises(LaneUnavailable) as refused:
+            require_lane(lane)
+        assert done.returncode == 2
+        assert f"tokengate wave: error: {refused.value}" in " ".join(done.stderr.split())
+        return
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "Tokens 60: 60 ok, 0 failed" in done.stdout
+    data = json.loads((tmp_path / "w.json").read_text(encoding="utf-8"))
+    workers = re.fullmatch(
+        rf"{lane} lane, (\d) workers? started of at most 2\b.*", data["environment"]["workers"]
+    )
+    assert workers is not None
+    assert 1 <= int(workers[1]) <= 2
+
+
 # An event loop without signal support, or a parent that ignores SIGINT, must not decide this test.
 STARTED_WITH_CTRL_C = """
 import signal, sys
@@ -137,6 +164,8 @@ def test_ctrl_c_keeps_what_was_measured(tmp_path: Path) -> None:
         ("wave --sizes 8,4", "8 is followed by 4"),
         ("wave --sizes 4,many", "invalid"),
         ("wave --workers 0", "must be at least 1, not 0"),
+        ("wave --workers 5000 --lane process", "process_workers=5000: expected 1 to 4096"),
+        ("wave --lane tape", "lane='tape' is not available here; expected 'thread' or"),
         ("wave --repeat -1", "must be at least 1, not -1"),
         ("wave --tasks hash_chain,nothing", "unknown task 'nothing'"),
         ("wave --waves 3 --max 8", "not allowed with argument"),
@@ -209,13 +238,25 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     assert errors == ""
 
 
-def test_the_benchmark_from_a_checkout(tmp_path: Path) -> None:
-    script = ROOT / "bench" / "wave.py"
-    done = run(str(script), *["--waves", "2"], cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("script", "options", "said"),
+    [
+        ("wave.py", "--waves 2", "Tokens 12: 12 ok, 0 failed"),
+        (
+            "sweet_spot.py",
+            "--no-profile --lane thread --workers 1 --in-flight 1 --blocks 6 --seconds 0.05",
+            "Knee of the thread lane: 1 worker, 1 in flight (the best)",
+        ),
+    ],
+)
+def test_the_benchmark_from_a_checkout(
+    script: str, options: str, said: str, tmp_path: Path
+) -> None:
+    done = run(str(ROOT / "bench" / script), *options.split(), cwd=tmp_path)
     built = any((ROOT / "tokengate" / f"_core{suffix}").exists() for suffix in EXTENSION_SUFFIXES)
     if built:
         assert done.returncode == 0, done.stderr
-        assert "Tokens 12: 12 ok, 0 failed" in done.stdout
+        assert said in done.stdout
     else:
         assert done.returncode == 1
         assert "build_ext --inplace" in done.stderr

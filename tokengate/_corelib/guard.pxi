@@ -65,6 +65,11 @@ cdef class GuardBase:
             return "auto"
         return "thread" if self._lane is None else self._lane
 
+    @property
+    def _coordinator(self):
+        """Whose lane that is, for calls made here and now."""
+        return self.home if self.home is not None else self.runtime.core()
+
     def _receive(self, receiver):
         self.receiver = receiver
 

@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 import sys
 from types import MappingProxyType
+from typing import Literal
 
-__all__ = ["AUTO", "PinningError", "is_pinned", "pin_current_process", "pin_current_thread"]
+__all__ = ["AUTO", "Pin", "PinningError", "is_pinned", "pin_current_process", "pin_current_thread"]
+
+Pin = Literal["auto", "core", "none"]
 
 AUTO = MappingProxyType({"thread": False, "process": False, "interpreter": False})
 """Whether workers of a lane are pinned by ``pin="auto"``."""

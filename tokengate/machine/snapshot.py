@@ -37,6 +37,7 @@ __all__ = [
     "MAX_THREAD_WORKERS",
     "Source",
     "Topology",
+    "asked_thread_workers",
     "cpu_count",
     "cpu_count_without_override",
     "default_thread_workers",
@@ -165,12 +166,17 @@ def cpu_count() -> int:
     return count
 
 
+def asked_thread_workers() -> str:
+    """What `TOKENGATE_THREAD_WORKERS` says, unchecked; empty: nothing."""
+    return os.environ.get("TOKENGATE_THREAD_WORKERS", "").strip()
+
+
 def default_thread_workers() -> int:
     """How many workers a thread lane may start: `TOKENGATE_THREAD_WORKERS`, else 64.
 
     Raises ValueError if the variable is not a whole number from 1 to 4096.
     """
-    text = os.environ.get("TOKENGATE_THREAD_WORKERS", "").strip()
+    text = asked_thread_workers()
     if not text:
         return DEFAULT_THREAD_WORKERS
     if not is_number(text) or not 1 <= int(text) <= MAX_THREAD_WORKERS:

@@ -5,7 +5,9 @@ One module, one subject::
     plan         which wave sizes to run
     mix          which call is token i of a wave
     tasks        the four reference tasks
+    lanes        the same calls on a lane of choice
     heartbeat    how late the event loop runs while a wave is on
+    children     what worker processes burn
     measure      one wave, timed; the same calls in a plain loop
     check        is every result right?
     record       what was measured, and the figures that follow from it
@@ -14,8 +16,9 @@ One module, one subject::
     runner       all waves in order, Ctrl-C included
     report       the text    plot  the picture    export  the JSON
     progress     the live line on a terminal
+    options      what the options of this command and of ``sweep`` share
     command      ``python -m tokengate wave``
 
-Everything but ``tasks`` and ``command`` is free of the coordinator: it gets what it needs as
-arguments, so that other batches can be measured with the same parts.
+Everything but ``tasks``, ``lanes`` and ``command`` is free of the coordinator: it gets what it
+needs as arguments, so that other batches can be measured with the same parts.
 """

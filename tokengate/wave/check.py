@@ -57,7 +57,7 @@ class ResultChecker:
         for index, result in enumerate(results):
             if index % CHECK_SLICE == 0:
                 await asyncio.sleep(0)
-            problem = self._problem(index, result)
+            problem = self.problem(index, result)
             if problem is None:
                 verdict.ok += 1
             else:
@@ -70,7 +70,8 @@ class ResultChecker:
             task, arguments = self._mix.call(index)
             self._expected.setdefault((task.name, arguments), result)
 
-    def _problem(self, index: int, result: object) -> str | None:
+    def problem(self, index: int, result: object) -> str | None:
+        """What is wrong with the result of call `index`, in words; None: nothing."""
         task, arguments = self._mix.call(index)
         if isinstance(result, BaseException):
             said = f": {text}" if (text := str(result)) else ""

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib.util
 import sys
 import time
 from pathlib import Path
 
-from tokengate import Coordinator, use
+from tokengate import LaneUnavailable, use
 
 from . import plan, report
 from .environment import observe
 from .export import write_json
+from .lanes import LANE_NAMES, coordinator_for, describe_workers, on_lane
 from .mix import pick
+from .options import EXIT_FAILED, EXIT_INTERRUPTED, check_files, numbers, positive, say, words
 from .progress import ProgressLine, Ticker
 from .record import WaveRun, WaveSample
 from .runner import run_waves
 from .tasks import REFERENCE_TASKS
 
-EXIT_FAILED = 1
-EXIT_INTERRUPTED = 130
-"""What a shell reports for a program that Ctrl-C ended."""
-
 TASK_NAMES = tuple(task.name for task in REFERENCE_TASKS)
-
-NO_MATPLOTLIB = '--plot needs matplotlib, which is not installed: pip install "py-tokengate[bench]"'
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -53,24 +48,30 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--max", type=int, metavar="TOKENS", help="double up to at most this many tokens"
     )
     sizes.add_argument(
-        "--sizes", type=_numbers, metavar="N,N,...", help="exactly these waves, in tokens, rising"
+        "--sizes", type=numbers, metavar="N,N,...", help="exactly these waves, in tokens, rising"
     )
     parser.add_argument(
         "--tasks",
-        type=_words,
+        type=words,
         default=TASK_NAMES,
         metavar="NAME,...",
         help=f"tasks to take in turn (default: {','.join(TASK_NAMES)})",
     )
     parser.add_argument(
+        "--lane",
+        default="thread",
+        metavar="NAME",
+        help=f"where the tokens execute: {LANE_NAMES} (default: thread)",
+    )
+    parser.add_argument(
         "--workers",
-        type=_positive,
+        type=positive,
         metavar="N",
-        help="most worker threads (default: the coordinator's own)",
+        help="most workers of that lane (default: the coordinator's own number)",
     )
     parser.add_argument(
         "--repeat",
-        type=_positive,
+        type=positive,
         default=1,
         metavar="N",
         help="go through all waves N times; sweet spot by medians, rows show the median repeat",
@@ -90,22 +91,18 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def run(arguments: argparse.Namespace) -> int:
     """Run the benchmark as asked; the exit status. Wrong options exit with 2, as argparse does."""
     parser: argparse.ArgumentParser = arguments.parser
+    lane: str = arguments.lane
     try:
         sizes = _sizes(arguments)
-        mix = pick(REFERENCE_TASKS, arguments.tasks)
-        coordinator = Coordinator(thread_workers=arguments.workers, name="wave")
-    except ValueError as error:
+        mix = pick(on_lane(REFERENCE_TASKS, lane), arguments.tasks)
+        coordinator = coordinator_for(lane, arguments.workers, name="wave")
+    except (ValueError, LaneUnavailable) as error:
         parser.error(str(error))
-    # Said now, not after a minute of measuring.
-    if arguments.plot is not None and importlib.util.find_spec("matplotlib") is None:
-        parser.error(NO_MATPLOTLIB)
-    for path in (arguments.json, arguments.plot):
-        if path is not None and not path.absolute().parent.is_dir():
-            parser.error(f"{path}: no such directory: {path.absolute().parent}")
+    check_files(parser, arguments.plot, arguments.json)
 
     wave_run = WaveRun(sizes=sizes, repeats=arguments.repeat)
-    _print(report.title(wave_run, mix.names))
-    watcher = _Screen(wave_run)
+    say(report.title(wave_run, mix.names))
+    watcher = _Screen(wave_run, f"{lane} lane")
 
     async def measure() -> None:
         async with coordinator:
@@ -114,11 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
                     await run_waves(wave_run, mix, watcher, baseline=arguments.baseline)
                 finally:
                     # Now: a stopped coordinator has no workers left to count.
-                    lane = coordinator.stats().lanes["thread"]
-                    watcher.workers = (
-                        f"thread lane, {lane.workers} workers started of at most "
-                        f"{lane.max_workers}, up to {lane.limit} active at a time"
-                    )
+                    watcher.workers = describe_workers(coordinator.stats(), lane)
 
     try:
         asyncio.run(measure())
@@ -127,17 +120,17 @@ def run(arguments: argparse.Namespace) -> int:
     watcher.close()
 
     environment = observe(watcher.workers)
-    _print("", *report.summary_lines(wave_run, environment))
+    say("", *report.summary_lines(wave_run, environment))
     status = EXIT_FAILED if wave_run.failures() else 0
     try:
         if arguments.json is not None:
             write_json(arguments.json, wave_run, mix.names, environment)
-            _print(f"Figures written to {arguments.json}")
+            say(f"Figures written to {arguments.json}")
         if arguments.plot is not None and wave_run.samples:
             from .plot import write_plot
 
             write_plot(arguments.plot, wave_run, environment)
-            _print(f"Picture written to {arguments.plot}")
+            say(f"Picture written to {arguments.plot}")
     except (OSError, ValueError) as error:
         sys.stderr.write(f"{parser.prog}: {error}\n")
         status = EXIT_FAILED
@@ -147,9 +140,9 @@ def run(arguments: argparse.Namespace) -> int:
 class _Screen:
     """Prints rows as they come and keeps the progress line beneath them."""
 
-    def __init__(self, wave_run: WaveRun) -> None:
+    def __init__(self, wave_run: WaveRun, workers: str) -> None:
         self.line = ProgressLine(sys.stderr)
-        self.workers = "thread lane"
+        self.workers = workers
         self._run = wave_run
         self._stage = "starting"
         self._stage_start = time.monotonic()
@@ -182,8 +175,8 @@ class _Screen:
         self.line.clear()
         if not self._printed:
             self._printed = True
-            _print(*report.header_lines())
-        _print(*(report.row_line(row) for row in self._run.rows()[first:]))
+            say(*report.header_lines())
+        say(*(report.row_line(row) for row in self._run.rows()[first:]))
 
 
 def _sizes(arguments: argparse.Namespace) -> tuple[int, ...]:
@@ -192,24 +185,3 @@ def _sizes(arguments: argparse.Namespace) -> tuple[int, ...]:
     if arguments.max is not None:
         return plan.doubling_up_to(arguments.max)
     return plan.doubling(plan.DEFAULT_WAVES if arguments.waves is None else arguments.waves)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
-    return value
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(word) for word in _words(text))
-
-
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",") if word.strip())
-
-
-def _print(*lines: str) -> None:
-    # Flushed line by line: a run takes a minute, and its reader may be a pipe.
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from .children import children_cpu_seconds
 from .heartbeat import Heartbeat, LoopLag
 
 PLAIN_SLICE = 512
@@ -32,7 +33,7 @@ class Timing:
     seconds: float
     """Wall time, first submit to last result."""
     cpu_seconds: float
-    """CPU time of the whole process meanwhile, all its threads."""
+    """CPU time of the whole process meanwhile, all its threads, and of its worker processes."""
     task_seconds: float
     """Execution times of all tokens added up."""
     lag: LoopLag
@@ -56,6 +57,8 @@ async def time_wave(
     """
     # Rubbish left by what ran before is not part of this wave's time.
     gc.collect()
+    # Idle before and after, so that it does not matter how long the looking takes.
+    elsewhere = children_cpu_seconds()
     heartbeat = Heartbeat()
     heartbeat.start()
     cpu_start = time.process_time()
@@ -67,6 +70,7 @@ async def time_wave(
         seconds = time.perf_counter() - start
         cpu_seconds = time.process_time() - cpu_start
         lag = heartbeat.stop()
+    cpu_seconds += max(0.0, children_cpu_seconds() - elsewhere)
     task_seconds = sum(token.run_time or 0.0 for token in batch)
     return Timing(seconds, cpu_seconds, task_seconds, lag), results
 
