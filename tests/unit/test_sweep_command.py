@@ -203,6 +203,7 @@ def test_a_file_that_cannot_be_written_costs_the_status_but_not_the_report(
         ("--in-flight 0", "--in-flight 0: expected 1 to"),
         ("--workers 8 --in-flight 4", "above the most calls in flight, 4"),
         ("--lane tape", "lane='tape' is not available here; expected 'thread' or"),
+        ("--lane auto", "--lane auto: it chooses by itself; expected some of thread"),
         ("--lane ,", "--lane: expected some of thread"),
         ("--pin tight", "--pin tight: expected some of auto, core, none"),
         ("--blocks 5", "--blocks 5: expected at least 6"),

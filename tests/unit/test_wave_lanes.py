@@ -30,7 +30,21 @@ async def test_the_tasks_run_on_the_lane_that_was_chosen(lane: str) -> None:
 
 def test_a_lane_that_has_not_run_has_no_workers() -> None:
     with Coordinator(name="idle") as coordinator:
-        assert describe_workers(coordinator.stats(), "other") == "other lane, no workers started"
+        assert (
+            describe_workers(coordinator.stats(), "process") == "process lane, no workers started"
+        )
+
+
+async def test_a_lane_that_chooses_tells_what_it_chose_and_has_no_workers_of_its_own() -> None:
+    with pytest.raises(ValueError, match="--workers 2: lane 'auto' has no workers of its own"):
+        coordinator_for("auto", 2, name="chosen")
+    coordinator = coordinator_for("auto", None, name="chosen")
+    async with coordinator:
+        with use(coordinator):
+            [task, *_] = on_lane(REFERENCE_TASKS, "auto")
+            assert await task.submit(*task.arguments(7)) == task.plain(*task.arguments(7))
+        told = describe_workers(coordinator.stats(), "auto")
+    assert told.startswith("lane auto; thread lane, 1 workers started of at most")
 
 
 def test_a_lane_that_is_none_is_refused() -> None:

@@ -6,7 +6,8 @@ import time
 from typing import Any
 
 from tokengate import Token, task_token_guard
-from tokengate.wave.lanes import on_lane
+from tokengate.lanes.catalogue import LANES
+from tokengate.wave.lanes import LANE_NAMES, on_lane
 from tokengate.wave.mix import Arguments, ReferenceTask, TaskMix
 from tokengate.wave.tasks import REFERENCE_TASKS
 
@@ -59,4 +60,7 @@ def load(name: str, lane: str) -> CyclicMix:
     """
     if name not in LOADS:
         raise ValueError(f"--task {name!r}: expected {', '.join(LOADS)}")
-    return CyclicMix(on_lane(LOADS[name], lane))
+    tasks = on_lane(LOADS[name], lane)
+    if lane not in LANES:
+        raise ValueError(f"--lane {lane}: it chooses by itself; expected some of {LANE_NAMES}")
+    return CyclicMix(tasks)

@@ -41,12 +41,20 @@ def coordinator_for(lane: str, workers: int | None, *, pin: Pin = "auto", name: 
 
     ValueError for an impossible number, `LaneUnavailable` for a `pin` the system has not.
     """
+    if workers is not None and lane not in LANES:
+        raise ValueError(
+            f"--workers {workers}: lane {lane!r} has no workers of its own; "
+            f"name one of {LANE_NAMES}"
+        )
     settings: dict[str, Any] = {} if workers is None else {f"{lane}_workers": workers}
     return Coordinator(pin=pin, name=name, **settings)
 
 
 def describe_workers(stats: Stats, lane: str) -> str:
     """The workers of a lane that is running, in words."""
+    if lane not in LANES:  # it chooses among these
+        used = [each for each, found in stats.lanes.items() if found.workers]
+        return "; ".join([f"lane {lane}", *(describe_workers(stats, each) for each in used)])
     found = stats.lanes.get(lane)
     if found is None:
         return f"{lane} lane, no workers started"
