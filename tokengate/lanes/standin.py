@@ -341,10 +341,10 @@ def _refusing(name: str) -> Callable[..., Any]:
     return refuse
 
 
-as_completed = _refusing("as_completed")
-gather = _refusing("gather")
-install = _refusing("install")
-topology = _refusing("topology")
+as_completed: Callable[..., Any] = _refusing("as_completed")
+gather: Callable[..., Any] = _refusing("gather")
+install: Callable[..., Any] = _refusing("install")
+topology: Callable[..., Any] = _refusing("topology")
 
 
 class _NoCore:
