@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextvars import ContextVar
 from time import monotonic_ns
 from types import MappingProxyType, MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokengate.errors import (
     CoordinatorStopped,
@@ -54,7 +54,7 @@ __all__ = [
     "TokenState",
     "Topology",
     "WorkerDied",
-    "__version__",  # noqa: F822 - by __getattr__
+    "__version__",
     "as_completed",
     "checkpoint",
     "configure_default",
@@ -341,10 +341,10 @@ def _refusing(name: str) -> Callable[..., Any]:
     return refuse
 
 
-as_completed = _refusing("as_completed")
-gather = _refusing("gather")
-install = _refusing("install")
-topology = _refusing("topology")
+as_completed: Callable[..., Any] = _refusing("as_completed")
+gather: Callable[..., Any] = _refusing("gather")
+install: Callable[..., Any] = _refusing("install")
+topology: Callable[..., Any] = _refusing("topology")
 
 
 class _NoCore:
@@ -362,9 +362,13 @@ class _NoCore:
 sys.meta_path.insert(0, _NoCore())
 
 
-def __getattr__(name: str) -> str:
-    if name == "__version__":
-        from importlib.metadata import version
+if TYPE_CHECKING:
+    __version__: str
+else:
 
-        return version("py-tokengate")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str) -> str:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("py-tokengate")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
