@@ -34,14 +34,22 @@ from tokengate.machine.pinning import Pin
 from tokengate.naming import NO_TAGS, operation_name, reject_asynchronous
 from tokengate.policy import Policies, checked_policy
 from tokengate.reports import describe, dump_tokens, executing_tokens
+from tokengate.settings import (
+    check_reason,
+    checked_seconds,
+    count_or_none,
+    lag_target_s,
+    pin_of,
+    profile_and_place,
+    thread_count,
+    worker_count,
+)
 from tokengate.stats import Durations, LaneStats, LoopLag, OperationStats, Stats, Totals, merged
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tokengate.guard import GuardedFunction
     from tokengate.lanes.remote import RemoteLane
-    from tokengate.profile import LaneProfile, Profile, ProfileSource
+    from tokengate.profile import LaneProfile, ProfileSource
     from tokengate.token import Token
 
 __all__ = ["Coordinator", "Pin"]
@@ -110,18 +118,18 @@ class Coordinator(_core.Core):
         name: str,
         profile: ProfileSource | None,
     ) -> int:
-        found = None if profile is None else _requested(profile)
+        found = None if profile is None else profile_and_place(profile)
         lanes = found[0].lanes if found else {}
         if thread_workers is None and "thread" in lanes and not machine.asked_thread_workers():
             thread_workers = lanes["thread"].workers
-        maximum = _thread_count(thread_workers)
+        maximum = thread_count(thread_workers)
         further = {
-            "process": _count_or_none("process_workers", process_workers),
-            "interpreter": _count_or_none("interpreter_workers", interpreter_workers),
+            "process": count_or_none("process_workers", process_workers),
+            "interpreter": count_or_none("interpreter_workers", interpreter_workers),
         }
-        target = _lag_target(loop_lag_target)
-        pinned = machine.is_pinned(_pin_of("thread", pin, lanes), "thread")
-        seconds = _seconds("stop_timeout", stop_timeout)
+        target = lag_target_s(loop_lag_target)
+        pinned = machine.is_pinned(pin_of("thread", pin, lanes), "thread")
+        seconds = checked_seconds("stop_timeout", stop_timeout)
         if not isinstance(name, str) or not name:
             raise ValueError(f"name={name!r}: expected a non-empty string")
         cpus = self._count_cpus()  # what is wrong with TOKENGATE_CPUS is said here and now
@@ -206,7 +214,7 @@ class Coordinator(_core.Core):
                 return known
             suits = self._profiled.get(name)
             workers = self._further.get(name) or (suits.workers if suits else machine.cpu_count())
-            pinned = machine.is_pinned(_pin_of(name, self._pin, self._profiled), name)
+            pinned = machine.is_pinned(pin_of(name, self._pin, self._profiled), name)
             lane = open_lane(self, name, self.name, workers, pinned)
             for each in self._operation_names():
                 lane._introduce(each, self._tags_of(each), self._policy(each))
@@ -256,7 +264,7 @@ class Coordinator(_core.Core):
         with the Python stack of each stuck worker. Blocks. RuntimeError on an event loop's own
         thread (use ``await aclose()``) and on one of the coordinator's workers.
         """
-        seconds = self.stop_timeout if timeout is None else _seconds("timeout", timeout)
+        seconds = self.stop_timeout if timeout is None else checked_seconds("timeout", timeout)
         if asyncio._get_running_loop() is not None:
             raise RuntimeError(
                 "stop() would block the event loop that runs on this thread: "
@@ -281,7 +289,7 @@ class Coordinator(_core.Core):
 
     async def aclose(self, timeout: float | None = None, cancel_waiting: bool = False) -> None:
         """`stop` for use on an event loop: the same, but awaits where `stop` blocks."""
-        seconds = self.stop_timeout if timeout is None else _seconds("timeout", timeout)
+        seconds = self.stop_timeout if timeout is None else checked_seconds("timeout", timeout)
         self._check_fork()
         self._refuse_own_worker("aclose")
         deadline = monotonic() + seconds
@@ -486,7 +494,7 @@ class Coordinator(_core.Core):
         """
         if not isinstance(token_id, int) or isinstance(token_id, bool):
             raise TypeError(f"token_id={token_id!r}: expected the number of a token, `token.id`")
-        _check_reason(reason)
+        check_reason(reason)
         for core in self._cores() if 0 < token_id < 2**63 else ():
             token = core._find(token_id)
             if token is not None and token.kill(reason):
@@ -503,7 +511,7 @@ class Coordinator(_core.Core):
         Returns how many. Functions that execute run on, abandoned. Tokens created meanwhile are
         not affected: `pause` first to have none.
         """
-        _check_reason(reason)
+        check_reason(reason)
         name = self._known(op)
         ended = sum(core._kill_waiting(TokenKilled, reason, name) for core in self._in_all(name))
         for token, _ in executing_tokens(self._workers()):
@@ -556,9 +564,9 @@ class Coordinator(_core.Core):
                 f"lane={lane!r}: expected {' or '.join(map(repr, LANES))}, the lanes there are"
             )
         if lane == "thread":
-            self._resize_pool(_thread_count(n))
+            self._resize_pool(thread_count(n))
             return
-        self._further[lane] = workers = _worker_count("n", n)
+        self._further[lane] = workers = worker_count("n", n)
         if lane in self._lanes:
             self._lanes[lane]._resize_pool(workers)
 
@@ -654,60 +662,6 @@ async def _empty(lane: ThreadLane, timeout: float) -> bool:
         return await empty.wait(timeout)
     finally:
         lane.off_empty(empty.set)
-
-
-def _requested(source: ProfileSource) -> tuple[Profile, Path] | None:
-    from tokengate.profile import requested_profile  # json and the like, for those who have one
-
-    return requested_profile(source)
-
-
-def _pin_of(lane: str, pin: Pin, profiled: Mapping[str, LaneProfile]) -> Pin:
-    return profiled[lane].pin if pin == "auto" and lane in profiled else pin
-
-
-def _thread_count(thread_workers: int | None) -> int:
-    """Threads that may exist."""
-    if thread_workers is None:
-        return machine.default_thread_workers()
-    return _worker_count("thread_workers", thread_workers)
-
-
-def _count_or_none(name: str, workers: int | None) -> int | None:
-    return None if workers is None else _worker_count(name, workers)
-
-
-def _worker_count(name: str, workers: int) -> int:
-    if not isinstance(workers, int) or isinstance(workers, bool):
-        raise TypeError(f"{name}={workers!r}: expected a whole number or None")
-    if not 1 <= workers <= 4096:
-        raise ValueError(f"{name}={workers!r}: expected 1 to 4096, or None")
-    return workers
-
-
-def _lag_target(value: float | None) -> float:
-    """Seconds; 0.0 for None."""
-    if value is None:
-        return 0.0
-    expected = "expected a positive, finite number of seconds, or None"
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"loop_lag_target={value!r}: {expected}")
-    if not 0 < value < float("inf"):
-        raise ValueError(f"loop_lag_target={value!r}: {expected}")
-    return min(float(value), threading.TIMEOUT_MAX)
-
-
-def _check_reason(reason: str) -> None:
-    if not isinstance(reason, str):
-        raise TypeError(f"reason={reason!r}: expected a string that says why")
-
-
-def _seconds(name: str, value: float) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"{name}={value!r}: expected seconds as a number")
-    if not 0 <= value < float("inf"):
-        raise ValueError(f"{name}={value!r}: expected a finite number of seconds, 0 or more")
-    return float(min(value, threading.TIMEOUT_MAX))
 
 
 def _stop_all() -> None:

@@ -39,7 +39,7 @@ def test_its_number_of_workers_is_checked():
     with pytest.raises(ValueError, match="interpreter_workers=0"):
         Coordinator(interpreter_workers=0)
     with pytest.raises(TypeError, match="interpreter_workers='2'"):
-        tokengate.configure_default(interpreter_workers="2")
+        Coordinator(interpreter_workers="2")
 
 
 def test_the_stand_in_has_every_public_name():
