@@ -78,7 +78,7 @@ def check_reason(reason: str) -> None:
 
 
 def checked_seconds(name: str, value: float) -> float:
-    """Seconds, 0 or more, as long as a lock can wait; TypeError or ValueError naming the setting."""
+    """Seconds, 0 or more, as long as a lock can wait; TypeError or ValueError that names it."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{name}={value!r}: expected seconds as a number")
     if not 0 <= value < float("inf"):
