@@ -35,6 +35,7 @@ from tokengate.naming import NO_TAGS, operation_name, reject_asynchronous
 from tokengate.policy import Policies, checked_policy
 from tokengate.reports import describe, dump_tokens, executing_tokens
 from tokengate.settings import (
+    ProfileSource,
     check_reason,
     checked_seconds,
     count_or_none,
@@ -49,7 +50,7 @@ from tokengate.stats import Durations, LaneStats, LoopLag, OperationStats, Stats
 if TYPE_CHECKING:
     from tokengate.guard import GuardedFunction
     from tokengate.lanes.remote import RemoteLane
-    from tokengate.profile import LaneProfile, ProfileSource
+    from tokengate.profile import LaneProfile
     from tokengate.token import Token
 
 __all__ = ["Coordinator", "Pin"]

@@ -6,15 +6,13 @@ import warnings
 from contextvars import ContextVar
 from contextvars import Token as Reset
 from types import TracebackType
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from tokengate import _core, machine
 from tokengate.coordinator import Coordinator
 from tokengate.machine.pinning import Pin
+from tokengate.settings import ProfileSource
 from tokengate.token import Token
-
-if TYPE_CHECKING:
-    from tokengate.profile import ProfileSource
 
 __all__ = ["configure_default", "get_coordinator", "runtime", "use"]
 

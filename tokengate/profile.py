@@ -20,11 +20,12 @@ from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, cast
 
 from tokengate._core import gil_enabled
 from tokengate.machine.pinning import Pin
 from tokengate.machine.snapshot import topology
+from tokengate.settings import ProfileSource
 
 __all__ = [
     "FORMAT",
@@ -40,9 +41,6 @@ __all__ = [
     "this_build",
     "this_machine",
 ]
-
-ProfileSource: TypeAlias = "str | os.PathLike[str] | Literal[True]"
-"""A file; True: the one of this machine and this Python in the default folder."""
 
 FORMAT = 1
 """Goes up when an older version would misread a newer file."""

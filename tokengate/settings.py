@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from tokengate import machine
 
@@ -12,9 +13,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tokengate.machine.pinning import Pin
-    from tokengate.profile import LaneProfile, Profile, ProfileSource
+    from tokengate.profile import LaneProfile, Profile
 
 __all__ = [
+    "ProfileSource",
     "check_reason",
     "checked_seconds",
     "count_or_none",
@@ -24,6 +26,9 @@ __all__ = [
     "thread_count",
     "worker_count",
 ]
+
+ProfileSource: TypeAlias = str | os.PathLike[str] | Literal[True]
+"""The file of a profile; True: the one of this machine and this Python in the default folder."""
 
 
 def profile_and_place(source: ProfileSource) -> tuple[Profile, Path] | None:
