@@ -360,3 +360,15 @@ def test_an_interrupt_before_the_thread_exists_wedges_nothing(
     assert add(2).result(TIMEOUT) == 3
     single.stop()
     assert single.stats().totals.waiting == 0
+
+
+def test_they_end_without_a_lock_of_threadings(new_coordinator: NewCoordinator) -> None:
+    """In a forked child, and during the exit, nobody may be left to give it back."""
+    coordinator = new_coordinator()
+    assert coordinator.submit(int).result(TIMEOUT) == 0
+    mine = {each for each in threading.enumerate() if each.name.startswith(f"{coordinator.name}-")}
+    assert mine
+    with threading._active_limbo_lock:  # type: ignore[attr-defined]
+        coordinator.stop(TIMEOUT)
+        assert coordinator.stats().lanes["thread"].workers == 0
+    assert not mine & set(threading.enumerate())

@@ -44,19 +44,23 @@ def _leave(handle: Any) -> None:
         _leaving.append(handle)
 
 
+class _Spent:
+    """What is left of the object that would take a thread out of threading's books."""
+
+
 def _enter_books(name: str) -> threading.Thread:
     """The object that stands for this thread in threading's books, until `_leave_books`.
 
     From Python 3.12 on threading takes it out by itself when the thread's state is cleared, under
     a lock of its own. For a thread of ours that may be done by the main thread, while the
-    interpreter is torn down or in a forked child, where whoever had the lock never gives it back.
-    So that is called off.
+    interpreter is torn down or in a forked child, where whoever had the lock never gives it back
+    (a child has a new one, but that finalizer keeps to the old). So it is called off.
     """
     thread = threading.current_thread()
     local = getattr(threading, "_thread_local_info", None)
-    if getattr(local, "_track_dummy_thread_ref", None) is not None:
-        local._track_dummy_thread_ref = None  # type: ignore[union-attr]  # takes it out, now
-        threading._active[threading.get_ident()] = thread  # type: ignore[attr-defined]
+    finalizer = getattr(local, "_track_dummy_thread_ref", None)
+    if finalizer is not None:
+        finalizer.__class__ = _Spent
     thread.name = name
     return thread
 
