@@ -18,11 +18,8 @@ from _figures import Section, Target
 from _harness import Missing, Options, interleave
 from _work import burn
 from lanes import (
-    BARE,
-    LOOP,
     WORKERS,
     against,
-    bare,
     beside,
     blocks_of_lane,
     blocks_of_pool,
@@ -30,7 +27,7 @@ from lanes import (
     burst_of_pool,
     one_of_lane,
     one_of_pool,
-    timed,
+    pure_python,
 )
 from tokengate.lanes.availability import check_interpreter
 
@@ -75,21 +72,7 @@ def run(options: Options) -> Section:
         target = Target("at least", 1.0)
         against(figure, "one at a time", singles[PEER], singles[OURS], target, PEER)
 
-        turns, count = work.turns_for(0.0015), options.pick(1_000, 300)
-        python = interleave(
-            {
-                OURS: lambda: timed(lambda: list(burning.map([turns] * count))),
-                PEER: lambda: timed(lambda: list(pool.map(burn, [turns] * count))),
-                BARE: lambda: bare(pipes, turns, count),
-                LOOP: lambda: timed(lambda: [burn(turns) for _ in range(count)]),
-            },
-            options,
-        )
-        what = "1.5 ms of Python"
-        beside(figure, what, "s", python)
-        against(figure, what, python[LOOP], python[OURS], None, LOOP)
-        against(figure, what, python[BARE], python[OURS], Target("at least", 0.95), BARE)
-        against(figure, what, python[PEER], python[OURS], Target("at least", 1.0), PEER)
+        pure_python(figure, options, OURS, PEER, burning, pool, pipes)
 
         large = interleave(
             {OURS: lambda: blocks_of_lane(echo), PEER: lambda: blocks_of_pool(pool)}, options

@@ -60,21 +60,7 @@ def run(options: Options) -> Section:
             figure, "one at a time", singles[PEER], singles[OURS], Target("at least", 3.0), PEER
         )
 
-        turns, count = work.turns_for(0.0015), options.pick(1_000, 300)
-        python = interleave(
-            {
-                OURS: lambda: timed(lambda: list(work.lane_burn.map([turns] * count))),
-                PEER: lambda: timed(lambda: list(pool.map(burn, [turns] * count))),
-                BARE: lambda: bare(pipes, turns, count),
-                LOOP: lambda: timed(lambda: [burn(turns) for _ in range(count)]),
-            },
-            options,
-        )
-        what = "1.5 ms of Python"
-        beside(figure, what, "s", python)
-        against(figure, what, python[LOOP], python[OURS], None, LOOP)
-        against(figure, what, python[BARE], python[OURS], Target("at least", 0.95), BARE)
-        against(figure, what, python[PEER], python[OURS], Target("at least", 1.0), PEER)
+        pure_python(figure, options, OURS, PEER, work.lane_burn, pool, pipes)
 
         large = interleave({OURS: blocks_of_lane, PEER: lambda: blocks_of_pool(pool)}, options)
         beside(figure, "10 MB there and back", "ms", large)
@@ -86,6 +72,33 @@ def run(options: Options) -> Section:
         figure(Figure("kill: a new worker has answered", "ms", ready, Target("at most", 50.0)))
         del coordinator
     return found
+
+
+def pure_python(
+    add: Callable[[Figure], None],
+    options: Options,
+    ours: str,
+    peer: str,
+    burning: tokengate.GuardedFunction[[int], object],
+    pool: Executor,
+    pipes: list[Connection],
+) -> None:
+    """1.5 ms of Python: a lane, its peer's pool, bare processes and the plain loop."""
+    turns, count = work.turns_for(0.0015), options.pick(1_000, 300)
+    python = interleave(
+        {
+            ours: lambda: timed(lambda: list(burning.map([turns] * count))),
+            peer: lambda: timed(lambda: list(pool.map(burn, [turns] * count))),
+            BARE: lambda: bare(pipes, turns, count),
+            LOOP: lambda: timed(lambda: [burn(turns) for _ in range(count)]),
+        },
+        options,
+    )
+    what = "1.5 ms of Python"
+    beside(add, what, "s", python)
+    against(add, what, python[LOOP], python[ours], None, LOOP)
+    against(add, what, python[BARE], python[ours], Target("at least", 0.95), BARE)
+    against(add, what, python[peer], python[ours], Target("at least", 1.0), peer)
 
 
 def beside(

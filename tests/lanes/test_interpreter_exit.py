@@ -22,7 +22,7 @@ tokengate.get_coordinator().stop_timeout = 0.2
 def begin(token):
     while token.state < tokengate.TokenState.EXECUTING:
         time.sleep(0.001)
-    time.sleep(0.1)
+    time.sleep(0.1)  # the state comes before the first instruction over there
     return token
 """
 

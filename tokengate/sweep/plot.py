@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter, NullLocator
 
 from tokengate.wave.environment import Environment
+from tokengate.wave.plot import frame
 
 from .intervals import Interval
 from .record import Row, SweepRun
@@ -140,17 +141,10 @@ def _styles(rows: list[Row]) -> dict[tuple[int, str], tuple[str, str]]:
 
 def _prepare(axes: Axes, rows: list[Row]) -> None:
     places = sorted({row.setting.in_flight for row in rows})
-    axes.set_xscale("log", base=2)
+    frame(axes)
     axes.xaxis.set_major_locator(FixedLocator(places))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.grid(visible=True, color="#e4e7ec", linewidth=0.8)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color("#aab1bd")
-    axes.tick_params(colors="#3c4553", labelsize=9.5)
 
 
 def _draw_curves(

@@ -80,7 +80,8 @@ def draw(run: WaveRun, environment: Environment) -> Figure:
     return figure
 
 
-def _prepare(axes: Axes, sweet: SweetSpot) -> None:
+def frame(axes: Axes) -> None:
+    """What the pictures have in common: a scale of doublings, a faint grid, no box around."""
     axes.set_xscale("log", base=2)
     axes.grid(visible=True, color="#e4e7ec", linewidth=0.8)
     axes.set_axisbelow(True)
@@ -89,6 +90,10 @@ def _prepare(axes: Axes, sweet: SweetSpot) -> None:
     for side in ("left", "bottom"):
         axes.spines[side].set_color("#aab1bd")
     axes.tick_params(colors="#3c4553", labelsize=9.5)
+
+
+def _prepare(axes: Axes, sweet: SweetSpot) -> None:
+    frame(axes)
     if sweet.plateau_end > sweet.tokens:
         axes.axvspan(sweet.tokens, sweet.plateau_end, color=PLATEAU, zorder=0)
     axes.axvline(sweet.tokens, color=GREEN, linewidth=1.4, linestyle=(0, (4, 3)), zorder=1)
