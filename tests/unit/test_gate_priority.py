@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,12 +27,19 @@ class Order:
         self.name = name
         self.seen: list[Any] = []
 
-    def operation(self, suffix: str, **policy: Any) -> Any:
+    def operation(self, suffix: str, work: Callable[[], None] | None = None, **policy: Any) -> Any:
         def note(what: Any) -> None:
             self.seen.append(what)
+            if work is not None:
+                work()
 
         note.__qualname__ += suffix
         return task_token_guard(f"{self.name} {suffix}", **policy)(note)
+
+
+def nap() -> None:
+    """Long beside what a busy machine adds to a run: shares are kept in time, not in runs."""
+    time.sleep(0.001)
 
 
 @pytest.fixture
@@ -217,16 +225,16 @@ async def test_a_newcomer_does_not_wait_for_a_long_queue(
 
 
 async def test_two_long_queues_take_turns(single: Coordinator, order: Order) -> None:
-    one, two = order.operation("one"), order.operation("two")
+    one, two = order.operation("one", work=nap), order.operation("two", work=nap)
 
     def submit() -> None:
         for word, each in (("one", one), ("two", two)):
-            for _ in range(2_000):
+            for _ in range(200):
                 each(word)
 
     await in_order(single, submit)
-    first_half = order.seen[:2_000]
-    assert 400 < first_half.count("one") < 1_600, "equal queues did not share the worker"
+    first_half = order.seen[:200]
+    assert 40 < first_half.count("one") < 160, "equal queues did not share the worker"
 
 
 async def test_a_weight_is_believed_until_measured(single: Coordinator, name: str) -> None:

@@ -112,6 +112,7 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
+@pytest.mark.same_everywhere
 @pytest.mark.parametrize(("measurements", "blocks"), [(1, 0), (5, 2), (15, 7)])
 def test_ctrl_c_keeps_the_complete_blocks(measurements: int, blocks: int, tmp_path: Path) -> None:
     words = ["sweep", *QUICK, "--lane", "thread", "--blocks", "99", "--json", "s.json"]
@@ -131,6 +132,7 @@ def test_ctrl_c_keeps_the_complete_blocks(measurements: int, blocks: int, tmp_pa
     assert ("No knee" in done.stdout) == (0 < blocks < 6)
 
 
+@pytest.mark.same_everywhere
 def test_a_profile_goes_where_it_is_told_and_nowhere_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +148,7 @@ def test_a_profile_goes_where_it_is_told_and_nowhere_else(
     assert load_profile(path).task == "io"
 
 
+@pytest.mark.same_everywhere
 def test_a_picture_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     path = tmp_path / "sweep.png"
@@ -156,6 +159,7 @@ def test_a_picture_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are pinned on Linux only")
+@pytest.mark.same_everywhere
 def test_pinning_is_one_of_the_settings(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["sweep", *QUICK, "--lane", "thread", "--no-profile", "--pin", "core,none"]
     assert main(words) == 0
@@ -168,6 +172,7 @@ def test_pinning_is_one_of_the_settings(capsys: pytest.CaptureFixture[str]) -> N
     ]
 
 
+@pytest.mark.same_everywhere
 def test_a_failing_call_fails_the_sweep_and_leaves_no_profile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -183,6 +188,7 @@ def test_a_failing_call_fails_the_sweep_and_leaves_no_profile(
     assert not path.exists()
 
 
+@pytest.mark.same_everywhere
 def test_a_file_that_cannot_be_written_costs_the_status_but_not_the_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,10 @@ from tokengate.testing import leftovers
 PAGE = Path(__file__).parent.parent.parent / "docs/testing.md"
 
 pytest_plugins = ["pytester"]
-pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="the page is not beside the tests")
+pytestmark = [
+    pytest.mark.skipif(not PAGE.is_file(), reason="the page is not beside the tests"),
+    pytest.mark.same_everywhere,
+]
 
 
 def blocks() -> dict[str, str]:

@@ -143,6 +143,7 @@ async def younger(fresh_coordinator):
 """
 
 
+@pytest.mark.same_everywhere
 @pytest.mark.parametrize("mode", ["auto", "strict"])
 def test_under_pytest_asyncio(one_suite: pytest.Pytester, mode: str) -> None:
     pytest.importorskip("pytest_asyncio")
@@ -158,6 +159,7 @@ def test_under_pytest_asyncio(one_suite: pytest.Pytester, mode: str) -> None:
     result.stdout.fnmatch_lines(["*token 1 of 'fetch', WAITING, called by task 'forgetful'"])
 
 
+@pytest.mark.same_everywhere
 def test_under_anyio(one_suite: pytest.Pytester) -> None:
     pytest.importorskip("anyio")
     fixtures = FIXTURES.format(fixture="pytest.fixture")
@@ -181,6 +183,7 @@ async def first(anyio_backend):
     result.stdout.fnmatch_lines(["*token 1 of 'fetch', WAITING, called by task 'forgetful'"])
 
 
+@pytest.mark.same_everywhere
 def test_tokens_left_behind_are_named(one_suite: pytest.Pytester) -> None:
     result = run(
         one_suite,
@@ -216,6 +219,7 @@ def test_is_not_harmed(fresh_coordinator):
     assert "had not returned" not in result.stdout.str()
 
 
+@pytest.mark.same_everywhere
 def test_calls_of_an_executor_left_behind_are_named(one_suite: pytest.Pytester) -> None:
     result = run(
         one_suite,
@@ -245,6 +249,7 @@ def test_leaves_a_loops(fresh_coordinator):
     )
 
 
+@pytest.mark.same_everywhere
 def test_thousands_left_behind_are_not_all_named(one_suite: pytest.Pytester) -> None:
     result = run(
         one_suite,
@@ -308,6 +313,7 @@ def test_lets_it_go(fresh_coordinator):
     result.assert_outcomes(passed=1)
 
 
+@pytest.mark.same_everywhere
 def test_no_pytest_is_needed_but_for_the_fixture(run_python: RunPython) -> None:
     said = run_python(
         """

@@ -16,6 +16,8 @@ from matplotlib.text import Text
 
 from tokengate.wave.plot import draw, write_plot
 
+pytestmark = pytest.mark.same_everywhere
+
 ENVIRONMENT = Environment(
     tokengate="1.2.3",
     python="CPython 3.14.0",
