@@ -18,6 +18,8 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 include "_corelib/native.pxi"
 
 cdef class Runtime
+cdef class Snapshot
+cdef class Wardrobe
 cdef class Link
 cdef class _Listener
 cdef class _Rare
@@ -43,6 +45,7 @@ cdef class FutureBase
 cdef class ExecutorBase
 
 include "_corelib/runtime.pxi"
+include "_corelib/contexts.pxi"
 include "_corelib/inbound.pxi"
 include "_corelib/token.pxi"
 include "_corelib/terms.pxi"

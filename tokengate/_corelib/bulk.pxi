@@ -119,6 +119,7 @@ cdef class Collector:
             if block is not None:
                 count = min(count, 1)  # how far it runs ahead of its consumer must not depend on time
         prompt = prompt or block is not None or operation.bounded or (operation.shared is not None and operation.shared.bounded)
+        loop = None
         if self.on_loop:
             loop = _running_loop()
             link = _link_to(loop)
@@ -152,6 +153,9 @@ cdef class Collector:
                 if self.on_loop:
                     token.link = link
                     token.caller_name = caller
+                    token.context = link.context_of_now(loop)
+                else:
+                    token.context = _own_context()
                 if block is None:
                     self.await_end(token)
                 self.next_place += 1

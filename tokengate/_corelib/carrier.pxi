@@ -128,15 +128,16 @@ cdef class RemoteCore(Core):
                 token.end(TG_KILLED, quarantine)
                 return
             if packed is None:
-                packed = self.packed(operation, token.fn, <tuple>token.args, token.kwargs, token.labels)
+                packed = self.packed(operation, token.fn, token.positional(), token.kwargs, token.labels)
         except BaseException:
             token.let_key_go()
             token.drop_call()
             raise
         if keep:
-            packed.call = (token.fn, <tuple>token.args, token.kwargs)
+            packed.call = (token.fn, token.positional(), token.kwargs)
         token.fn = packed
         token.args = ()
+        token.sole = False
         token.kwargs = None
         if not keep:
             _disown(token.context)

@@ -229,7 +229,7 @@ cdef class Core:
     cdef TokenBase make(self, type token_class, Operation operation, object tags, bint plain, object fn, tuple args,
                         dict kwargs, object context=None):
         """A token in state CREATED. plain: nothing in the tags can refer to anything else. context: to run the function in;
-        None: a copy of the current one."""
+        None: who sets it on its way gives it one."""
         # not through __init__, which is there to refuse
         cdef TokenBase token = <TokenBase>(<PyTypeObject*>token_class).tp_new(token_class, (), NULL)
         tg_token_init(&token.t, operation.record(), <void*>token, tg_pool_new_id(self.ids), self.generation)
@@ -238,9 +238,13 @@ cdef class Core:
         token.labels = tags
         token.enclosed = self.immortal and plain
         token.fn = fn
-        token.args = args
+        token.sole = len(args) == 1
+        if token.sole:
+            token.args = args[0]
+        else:
+            token.args = args
         token.kwargs = kwargs
-        token.context = _own_context() if context is None else context
+        token.context = context
         token.place = -1
         # Until it ends, the queue, the ring or a worker holds a reference that the garbage collector cannot see, so
         # looking at it would only tell it what is so anyway: nothing it refers to can be garbage. With a million tokens
@@ -263,6 +267,8 @@ cdef class Core:
             token.link = _link_to(loop)
             tg_pool_meet(self.pool, token.link.port)
             token.caller_name = token.link.caller(loop)
+        if token.context is None:
+            token.context = _own_context() if loop is None else token.link.context_of_now(loop)
         token.t.created = tg_now()
         PyContextVar_Get(_deadline_var, NULL, &deadline)
         if asked is not None or operation.terms is not None or deadline is not NULL:
@@ -671,20 +677,6 @@ cdef bint _plain(object tags) except -1:
         if PyObject_IS_GC(value):
             return False
     return True
-
-
-cdef object _own_context():
-    """A copy of the current context for a token's own use. Untracked: nothing can refer to it but its token and the
-    thread that runs in it. `_disown` before it is dropped or handed out."""
-    context = PyContext_CopyCurrent()
-    PyObject_GC_UnTrack(context)
-    return context
-
-
-cdef inline void _disown(object context):
-    # CPython's deallocator of contexts takes it for granted that they are tracked.
-    if context is not None and not PyObject_GC_IsTracked(context):
-        PyObject_GC_Track(context)
 
 
 cdef dict _durations(tg_hist *hist, int64_t now):

@@ -43,7 +43,9 @@ cdef bint _dress(Core core, TokenBase token, Operation operation, Terms asked, o
             return False
     if key is not None:
         try:
-            args = <tuple>token.args if receiver is None else (receiver, *<tuple>token.args)
+            args = token.positional()
+            if receiver is not None:
+                args = (receiver, *args)
             value = key(*args) if token.kwargs is None else key(*args, **<dict>token.kwargs)
             held = operation.acquire_key(value)
         except BaseException as error:

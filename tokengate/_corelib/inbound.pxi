@@ -27,6 +27,10 @@ cdef class Link:
     cdef bint within         # the loop was first seen inside a function that a worker runs
     cdef bint deaf           # the loop has dropped its reader: it was closed
     cdef object loop_ref
+    cdef Snapshot snapshot   # of the context that calls are being made in; the loop's thread only, as the next two
+    cdef void *vars          # the mapping of that context; compared only, unless `snapshot` holds it
+    cdef int alike           # calls and callbacks made in it in a row
+    cdef Wardrobe wardrobe   # for what the drain calls
     cdef object context      # empty: drains belong to nobody; each callback runs in its own
     cdef object task_ref     # the task that last called on this loop, weakly, and its name; the loop's thread only
     cdef str task_name
@@ -49,6 +53,7 @@ cdef class Link:
 
         self.loop_ref = weakref.ref(loop, loop_gone)
         self.context = contextvars.Context()
+        self.wardrobe = Wardrobe()
         cdef _Listener listener
         if self.port.bell is not NULL:
             listener = _Listener(self)
@@ -74,6 +79,32 @@ cdef class Link:
             self.task_ref = weakref.ref(task)
             self.task_name = str(task.get_name())
         return self.task_name
+
+    cdef object context_of_now(self, object loop):
+        """For what is called, or is to be called back, from here on the loop: the context it is to run in, or a Snapshot.
+        On the loop's thread."""
+        cdef void *now = tg_vars_now()
+        if now is NULL or now != self.vars:
+            self.forget_snapshot()
+            self.vars = now
+        elif self.snapshot is not None:
+            return self.snapshot
+        self.alike += 1
+        if self.alike <= ALIKE or now is NULL or not _can_share:
+            return _own_context()
+        # not kept for longer than calls are made in one go: it holds the values of all context variables
+        loop.call_soon(self._forget_snapshot, context=self.context)
+        self.snapshot = Snapshot()
+        return self.snapshot
+
+    cdef void forget_snapshot(self) noexcept:
+        cdef Snapshot gone = self.snapshot  # dropped last: values may have finalizers, which run anything
+        self.snapshot = None
+        self.vars = NULL
+        self.alike = 0
+
+    def _forget_snapshot(self):
+        self.forget_snapshot()
 
     cdef inline bint leads_to(self, object loop):
         # The weak reference's callback clears `alive` before the loop's memory can be reused.
@@ -158,6 +189,7 @@ cdef class Link:
         cdef TokenBase token
         tg_port_answer(self.port, begun)
         self.collect()
+        self.forget_snapshot()
         try:
             while self.first is not NULL:
                 t = self.first
@@ -170,6 +202,7 @@ cdef class Link:
                 if delivered & 15 == 0 and tg_now() - begun > SLICE_NS:
                     break
         finally:
+            self.wardrobe.clear()
             # also when a callback raised SystemExit or KeyboardInterrupt: the others must not be lost
             if self.first is not NULL and tg_inbox_arm(&self.port.box, tg_now()):
                 loop = self.loop()

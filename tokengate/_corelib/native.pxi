@@ -414,9 +414,6 @@ cdef extern from "tg_inline.h" nogil:
     void tg_inline_count(bint entered)
 
 cdef extern from "Python.h":
-    object PyContext_CopyCurrent()
-    int PyContext_Enter(object context) except -1
-    int PyContext_Exit(object context) except -1
     int PyContextVar_Get(object var, PyObject *default_value, PyObject **value) except -1
     PyObject *PyThreadState_GetDict()
     PyObject *PyDict_GetItemWithError(object d, object key) except? NULL

@@ -81,9 +81,9 @@ cdef class TokenBase:
     cdef Operation op
     cdef Link link
     cdef object fn
-    cdef object args
+    cdef object args              # the tuple of positional arguments, or a sole one (flag `sole`)
     cdef object kwargs
-    cdef object context
+    cdef object context           # to run in; a Snapshot: in a copy of that
     cdef object value
     cdef object callback          # the first callback and its context; more of them in `rare`
     cdef object callback_context
@@ -92,6 +92,7 @@ cdef class TokenBase:
     cdef Py_ssize_t place         # position in the batch it came from; -1: none
     cdef uint8_t blocking         # these are flags
     cdef uint8_t delivered
+    cdef uint8_t sole
     cdef uint8_t enclosed         # its coordinator lives for ever and its tags are plain: neither leads back to it
     cdef object labels            # the tags of the guard that made it
     cdef object __weakref__
@@ -314,7 +315,11 @@ cdef class TokenBase:
             self.t.extra.key_owner = NULL
             self.op.release_key(key)
 
-    cdef void drop_call(self):
+    cdef tuple positional(self):
+        """The positional arguments of the call."""
+        return (self.args,) if self.sole else <tuple>self.args
+
+    cdef void drop_call(self) noexcept:
         # [W2] the function will not run
         _disown(self.context)
         self.fn = self.args = self.kwargs = self.context = None
@@ -324,7 +329,7 @@ cdef class TokenBase:
         self.disown_callbacks()
         PyMem_Free(self.t.extra)  # disarmed since it ended; a key is let go of before that
 
-    cdef void disown_callbacks(self):
+    cdef void disown_callbacks(self) noexcept:
         _disown(self.callback_context)
         if self.rare is not None and self.rare.callbacks is not None:
             for pair in self.rare.callbacks:
@@ -664,13 +669,16 @@ cdef class TokenBase:
                                "call add_done_callback where a loop runs, or use result()")
         if link.within and PyFunction_Check(callback):
             _check_within(self)  # gather, say; a task that awaits has asked already, and could not be told here
+        loop = None
         if context is None:
-            context = _own_context()
+            loop = _running_loop()
+            context = link.context_of_now(loop) if loop is not None and link.leads_to(loop) else _own_context()
         elif not isinstance(context, contextvars.Context):
             raise TypeError(f"context={context!r}: expected a contextvars.Context or None")
         if self.store_callback(link, callback, context):
             return
         _disown(context)
+        context = _given_out(context)
         loop = self.get_loop()
         if _running_loop() is loop:
             loop.call_soon(callback, self, context=context)
@@ -791,13 +799,14 @@ cdef class TokenBase:
             if type(callback) is Collector:
                 (<Collector>callback).note(self)
             elif loop is not None:
-                loop.call_soon(callback, self, context=context)
+                loop.call_soon(callback, self, context=_given_out(context))
 
     cdef void call_back(self, object callback, object context) except *:
         if type(callback) is Collector:
             (<Collector>callback).note(self)
             return
-        PyContext_Enter(context)
+        used = self.link.wardrobe.take(context)
+        PyContext_Enter(used)
         try:
             callback(self)
         except (SystemExit, KeyboardInterrupt):
@@ -809,4 +818,6 @@ cdef class TokenBase:
                 "token": self,
             })
         finally:
-            PyContext_Exit(context)
+            PyContext_Exit(used)
+        if Py_REFCNT(used) == 1:
+            self.link.wardrobe.put(context, used)

@@ -24,6 +24,7 @@ cdef class Worker:
     cdef readonly object thread_ident
     cdef readonly object handle  # of the thread; None before Python 3.13
     cdef object on_start, on_exit, on_fork
+    cdef Wardrobe wardrobe
     cdef list outer          # the tokens below the current one, outermost first; under the critical section
     cdef object waits_for    # tokens its function is blocked on, for as long as it takes; under _waiting_lock
     cdef bint any_will_do    # it goes on as soon as one of them has ended, else only when all have
@@ -36,6 +37,7 @@ cdef class Worker:
         core.check()
         self.pool = tg_pool_retain(core.pool)
         self.generation = core.generation
+        self.wardrobe = Wardrobe()
         self.on_start = on_start
         self.handle = _new_handle()
         self.on_exit = on_exit
@@ -173,6 +175,7 @@ cdef class Worker:
                 self.attached = tg_now()
         if summons.wake is not NULL or summons.start or summons.room or summons.keeper:
             self.carry_out(core, summons)
+        self.wardrobe.clear()  # idle, it holds nobody's values
         return True
 
     cdef void turn_to(self, tg_port *port):
@@ -213,7 +216,8 @@ cdef class Worker:
         cdef uint32_t to = TG_COMPLETED
         cdef tg_step step
         cdef object fn = token.fn, args = token.args, kwargs = token.kwargs, context = token.context
-        cdef object value = None
+        cdef object value = None, used = None
+        cdef bint sole = token.sole
         token.fn = token.args = token.kwargs = token.context = None  # [W2] ours now
         with cython.critical_section(self):  # partner: the properties `token` and `tokens`, read by reports
             self.current = token
@@ -231,18 +235,24 @@ cdef class Worker:
             self.sampled = started
             cpu = tg_clock_cpu(self.w.clock)
         try:
-            PyContext_Enter(context)
+            used = self.wardrobe.take(context)
+            PyContext_Enter(used)
             try:
-                value = fn(*<tuple>args) if kwargs is None else fn(*<tuple>args, **<dict>kwargs)
+                if sole:
+                    value = fn(args) if kwargs is None else fn(args, **<dict>kwargs)
+                else:
+                    value = fn(*<tuple>args) if kwargs is None else fn(*<tuple>args, **<dict>kwargs)
             finally:
-                PyContext_Exit(context)
+                PyContext_Exit(used)
+            if Py_REFCNT(used) == 1:
+                self.wardrobe.put(context, used)
         except BaseException as error:
             to = TG_FAILED
             value = _failure(token, error)
         if cpu >= 0 and self.lent == 0:
             token.op.sample(tg_now() - started, tg_clock_cpu(self.w.clock) - cpu)
         _disown(context)
-        fn = args = kwargs = context = None
+        fn = args = kwargs = context = used = None
         with cython.critical_section(self):
             self.current = outer
             if outer is not None:
