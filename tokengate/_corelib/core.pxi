@@ -404,20 +404,23 @@ cdef class Core:
 
     def _kill_waiting(self, type error, str reason, name=None):
         """Ends every token of the operation (None: of all) that has not started with an `error(reason)` of its own;
-        returns how many."""
+        returns how many. What others submit meanwhile it may leave to wait."""
         cdef tg_token *found[64]
-        cdef size_t i, count
+        cdef size_t i, count, left
         cdef tg_op *only = NULL
         cdef TokenBase token
         cdef Py_ssize_t ended = 0
         self.check()
         if name is not None:
             only = (<Operation>self.operations[name]).ptr
+        # Who submits may be faster than this. A pool that takes nothing more has to be empty in the end.
+        left = <size_t>-1 if self.refusing else tg_pool_unstarted(self.pool, only)
         while True:
-            count = tg_pool_detach(self.pool, only, found, 64)
+            count = 0 if left == 0 else tg_pool_detach(self.pool, only, found, min(left, <size_t>64))
             if count == 0:
                 self.carry_out(tg_pool_nudge(self.pool, tg_now()))  # who waits for room
                 return ended
+            left -= count
             for i in range(count):
                 token = <TokenBase>found[i].owner
                 Py_DECREF(token)  # the queue's reference [P5]; `token` holds one

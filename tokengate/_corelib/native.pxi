@@ -253,6 +253,7 @@ cdef extern from "tg_pool.h" nogil:
     void tg_pool_refuse(tg_pool *p)
     void tg_pool_close(tg_pool *p)
     void tg_pool_open(tg_pool *p)
+    size_t tg_pool_unstarted(tg_pool *p, tg_op *only)
     size_t tg_pool_detach(tg_pool *p, tg_op *only, tg_token **out, size_t most)
     tg_token *tg_pool_find(tg_pool *p, uint64_t id, void (*hold)(void *) noexcept nogil)
     size_t tg_pool_list(tg_pool *p, tg_token **out, size_t most, void (*hold)(void *) noexcept nogil)

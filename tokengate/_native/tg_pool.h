@@ -136,23 +136,25 @@ static inline void tg_pool_open(tg_pool *p)
     tg_mutex_unlock(&p->lock);
 }
 
-/* Takes up to `most` tokens that have not started out of an operation's queues (NULL: of all) and out of the ring, and
- * admits them to the caller, who now holds their references [P5] and ends them, unless somebody else was first. Returns
- * how many. */
+/* How many tokens of an operation (NULL: of all) have not started, at the most: what lies in the ring may be others'. */
+static inline size_t tg_pool_unstarted(tg_pool *p, tg_op *only)
+{
+    tg_mutex_lock(&p->lock);
+    size_t count = tg_ring_length(&p->ring);
+    for (tg_op *op = p->ops; op != NULL; op = op->next_op)
+        if (only == NULL || op == only)
+            count += op->waiting;
+    tg_mutex_unlock(&p->lock);
+    return count;
+}
+
+/* Takes up to `most` tokens that have not started out of the ring and out of an operation's queues (NULL: of all), the
+ * oldest first, and admits them to the caller, who now holds their references [P5] and ends them, unless somebody else was
+ * first. Returns how many. After as many as tg_pool_unstarted told, all that it counted have been taken, or started. */
 static inline size_t tg_pool_detach(tg_pool *p, tg_op *only, tg_token **out, size_t most)
 {
     size_t count = 0;
     tg_mutex_lock(&p->lock);
-    for (tg_op *op = p->ops; op != NULL && count < most; op = op->next_op) {
-        if (only != NULL && op != only)
-            continue;
-        while (op->waiting > 0 && count < most) {
-            tg_token *t = tg_pool_shed(p, op);
-            if (t != NULL)
-                out[count++] = t;
-        }
-        p->room |= op->room_wanted;
-    }
     /* Stuck workers may never pop what lies in the ring. Those of other operations go back to their queues; one that can
      * not has ended or been started, and its reference, too, is the caller's. */
     while (count < most) {
@@ -164,6 +166,16 @@ static inline size_t tg_pool_detach(tg_pool *p, tg_op *only, tg_token **out, siz
         else if (tg_gate_give_back(&p->gate, t))
             continue;
         out[count++] = t;
+    }
+    for (tg_op *op = p->ops; op != NULL && count < most; op = op->next_op) {
+        if (only != NULL && op != only)
+            continue;
+        while (op->waiting > 0 && count < most) {
+            tg_token *t = tg_pool_shed(p, op);
+            if (t != NULL)
+                out[count++] = t;
+        }
+        p->room |= op->room_wanted;
     }
     tg_mutex_unlock(&p->lock);
     return count;
