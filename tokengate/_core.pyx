@@ -18,8 +18,8 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free, PyMem_Malloc
 include "_corelib/native.pxi"
 
 cdef class Runtime
-cdef class Snapshot
-cdef class Wardrobe
+cdef class _Snapshot
+cdef class _Wardrobe
 cdef class Link
 cdef class _Listener
 cdef class _Rare

@@ -1,6 +1,6 @@
 # What calls and callbacks run in: a copy of the context they were made in, so that what they set stays with them.
 #
-# Many are made in a row, on one loop and in one context. These share one copy, a Snapshot, which nobody ever enters;
+# Many are made in a row, on one loop and in one context. These share one copy, a _Snapshot, which nobody ever enters;
 # whoever runs them enters a copy of that, and the same one again as long as nobody has set anything in it. So of a
 # thousand calls not each needs contexts of its own, of which the garbage collector would have to hear as well.
 
@@ -31,7 +31,7 @@ cdef extern from "Python.h":
 
 
 @cython.final
-cdef class Snapshot:
+cdef class _Snapshot:
     """A copy of a context that several calls and callbacks share. Nobody enters it."""
 
     cdef object context
@@ -74,20 +74,20 @@ cdef inline void _disown(object context) noexcept:
 
 cdef object _given_out(object context):
     """For somebody else to run something in: of what is shared, a copy."""
-    return PyContext_Copy((<Snapshot>context).context) if type(context) is Snapshot else context
+    return PyContext_Copy((<_Snapshot>context).context) if type(context) is _Snapshot else context
 
 
 @cython.final
-cdef class Wardrobe:
-    """Contexts of one thread for what it runs: the copy of the Snapshot it has used last."""
+cdef class _Wardrobe:
+    """Contexts of one thread for what it runs: the copy of the _Snapshot it has used last."""
 
-    cdef Snapshot of
+    cdef _Snapshot of
     cdef object context
 
     cdef inline object take(self, object context):
         """What to enter for it. Empties the wardrobe: what that held is not kept while something else runs."""
         cdef object kept
-        if type(context) is not Snapshot:
+        if type(context) is not _Snapshot:
             self.clear()
             return context
         if self.of is context:
@@ -96,14 +96,14 @@ cdef class Wardrobe:
             if kept is not None:
                 return kept
         self.clear()
-        return PyContext_Copy((<Snapshot>context).context)
+        return PyContext_Copy((<_Snapshot>context).context)
 
     cdef inline void put(self, object context, object used) noexcept:
         """`used`, which was entered for it, has been left."""
         # Somebody who still refers to it (what ContextVar.set returns does) could tell that it is not his alone.
-        if type(context) is Snapshot and tg_vars_of(used) == tg_vars_of((<Snapshot>context).context):
+        if type(context) is _Snapshot and tg_vars_of(used) == tg_vars_of((<_Snapshot>context).context):
             self.clear()
-            self.of = <Snapshot>context
+            self.of = <_Snapshot>context
             self.context = used
 
     cdef inline void clear(self) noexcept:

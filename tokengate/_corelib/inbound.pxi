@@ -27,10 +27,10 @@ cdef class Link:
     cdef bint within         # the loop was first seen inside a function that a worker runs
     cdef bint deaf           # the loop has dropped its reader: it was closed
     cdef object loop_ref
-    cdef Snapshot snapshot   # of the context that calls are being made in; the loop's thread only, as the next two
+    cdef _Snapshot snapshot   # of the context that calls are being made in; the loop's thread only, as the next two
     cdef void *vars          # the mapping of that context; compared only, unless `snapshot` holds it
     cdef int alike           # calls and callbacks made in it in a row
-    cdef Wardrobe wardrobe   # for what the drain calls
+    cdef _Wardrobe wardrobe   # for what the drain calls
     cdef object context      # empty: drains belong to nobody; each callback runs in its own
     cdef object task_ref     # the task that last called on this loop, weakly, and its name; the loop's thread only
     cdef str task_name
@@ -53,7 +53,7 @@ cdef class Link:
 
         self.loop_ref = weakref.ref(loop, loop_gone)
         self.context = contextvars.Context()
-        self.wardrobe = Wardrobe()
+        self.wardrobe = _Wardrobe()
         cdef _Listener listener
         if self.port.bell is not NULL:
             listener = _Listener(self)
@@ -81,7 +81,7 @@ cdef class Link:
         return self.task_name
 
     cdef object context_of_now(self, object loop):
-        """For what is called, or is to be called back, from here on the loop: the context it is to run in, or a Snapshot.
+        """For what is called, or is to be called back, from here on the loop: the context it is to run in, or a _Snapshot.
         On the loop's thread."""
         cdef void *now = tg_vars_now()
         if now is NULL or now != self.vars:
@@ -94,11 +94,11 @@ cdef class Link:
             return _own_context()
         # not kept for longer than calls are made in one go: it holds the values of all context variables
         loop.call_soon(self._forget_snapshot, context=self.context)
-        self.snapshot = Snapshot()
+        self.snapshot = _Snapshot()
         return self.snapshot
 
     cdef void forget_snapshot(self) noexcept:
-        cdef Snapshot gone = self.snapshot  # dropped last: values may have finalizers, which run anything
+        cdef _Snapshot gone = self.snapshot  # dropped last: values may have finalizers, which run anything
         self.snapshot = None
         self.vars = NULL
         self.alike = 0

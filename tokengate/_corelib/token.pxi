@@ -83,7 +83,7 @@ cdef class TokenBase:
     cdef object fn
     cdef object args              # the tuple of positional arguments, or a sole one (flag `sole`)
     cdef object kwargs
-    cdef object context           # to run in; a Snapshot: in a copy of that
+    cdef object context           # to run in; a _Snapshot: in a copy of that
     cdef object value
     cdef object callback          # the first callback and its context; more of them in `rare`
     cdef object callback_context

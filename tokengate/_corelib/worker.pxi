@@ -24,7 +24,7 @@ cdef class Worker:
     cdef readonly object thread_ident
     cdef readonly object handle  # of the thread; None before Python 3.13
     cdef object on_start, on_exit, on_fork
-    cdef Wardrobe wardrobe
+    cdef _Wardrobe wardrobe
     cdef list outer          # the tokens below the current one, outermost first; under the critical section
     cdef object waits_for    # tokens its function is blocked on, for as long as it takes; under _waiting_lock
     cdef bint any_will_do    # it goes on as soon as one of them has ended, else only when all have
@@ -37,7 +37,7 @@ cdef class Worker:
         core.check()
         self.pool = tg_pool_retain(core.pool)
         self.generation = core.generation
-        self.wardrobe = Wardrobe()
+        self.wardrobe = _Wardrobe()
         self.on_start = on_start
         self.handle = _new_handle()
         self.on_exit = on_exit
