@@ -30,7 +30,10 @@ cdef class Link:
     cdef _Snapshot snapshot   # of the context that calls are being made in; the loop's thread only, as the next two
     cdef void *vars          # the mapping of that context; compared only, unless `snapshot` holds it
     cdef int alike           # calls and callbacks made in it in a row
-    cdef _Wardrobe wardrobe   # for what the drain calls
+    cdef _Wardrobe wardrobe   # for what is called back
+    cdef list late           # tokens that had ended when callbacks were added, each followed by one and its context;
+    cdef object late_handle  # the loop's handle that will call them, and the first callback; the loop's thread only
+    cdef object late_callback
     cdef object context      # empty: drains belong to nobody; each callback runs in its own
     cdef object task_ref     # the task that last called on this loop, weakly, and its name; the loop's thread only
     cdef str task_name
@@ -178,6 +181,8 @@ cdef class Link:
     cdef void unheard(self):
         # The loop was closed: what lies in the box would keep itself, its waiters and with them the loop alive.
         self.deaf = True
+        self.late = self.late_handle = self.late_callback = None
+        self.forget_snapshot()
         tg_port_close(self.port)
         self.drop()
 
@@ -208,6 +213,49 @@ cdef class Link:
                 loop = self.loop()
                 if loop is not None and not loop.is_closed():
                     loop.call_soon(self.drain, context=self.context)
+
+    cdef void call_soon(self, object loop, TokenBase token, object callback, object context) except *:
+        """Calls back an ended token's callback at the loop's next turn, in the order of loop.call_soon. On the loop's
+        thread."""
+        # Thousands come in a row, when tokens are gathered. They can share a handle of the loop's while none of its others is
+        # behind that. Where that cannot be seen (uvloop), those share one that are the same callback: gather's, say, whose
+        # order among others nobody could tell, for it was up to the workers which tokens had ended by then.
+        ready = getattr(loop, "_ready", None)
+        if self.late is None or not (self.late_callback is callback if type(ready) is not _deque else
+                                     ready and ready[len(ready) - 1] is self.late_handle):
+            if loop.get_debug():  # it tells which callback was slow
+                loop.call_soon(callback, token, context=_given_out(context))
+                return
+            late = []
+            self.late_handle = loop.call_soon(self._call_late, late, context=self.context)
+            self.late_callback = callback
+            self.late = late
+        self.late.append(token)
+        self.late.append(callback)
+        self.late.append(context)
+
+    def _call_late(self, list late):
+        """What `call_soon` has put off, as far as it comes in a slice. On the loop's thread."""
+        cdef int64_t begun = tg_now()
+        cdef Py_ssize_t i = 0
+        cdef TokenBase token
+        if self.late is late:
+            self.late = self.late_handle = self.late_callback = None
+        try:
+            while i < len(late):
+                token, callback, context = <TokenBase>late[i], late[i + 1], late[i + 2]
+                late[i] = late[i + 1] = late[i + 2] = None  # gone once it has been called, as the loop's handles are
+                i += 3
+                token.call_back(callback, context)
+                if i % 48 == 0 and tg_now() - begun > SLICE_NS:
+                    break
+        finally:
+            self.wardrobe.clear()
+            # also when a callback raised SystemExit or KeyboardInterrupt
+            if i < len(late):
+                loop = self.loop()
+                if loop is not None and not loop.is_closed():
+                    loop.call_soon(self._call_late, late[i:], context=self.context)
 
     def busy(self):
         """CPU seconds per second that the loop's thread uses by itself, 0.0 to 1.0, over about the last second."""

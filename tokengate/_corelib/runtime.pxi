@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import contextvars
+from collections import deque as _deque
 import logging
 import os
 import sys

@@ -669,7 +669,6 @@ cdef class TokenBase:
                                "call add_done_callback where a loop runs, or use result()")
         if link.within and PyFunction_Check(callback):
             _check_within(self)  # gather, say; a task that awaits has asked already, and could not be told here
-        loop = None
         if context is None:
             loop = _running_loop()
             context = link.context_of_now(loop) if loop is not None and link.leads_to(loop) else _own_context()
@@ -678,12 +677,11 @@ cdef class TokenBase:
         if self.store_callback(link, callback, context):
             return
         _disown(context)
-        context = _given_out(context)
         loop = self.get_loop()
         if _running_loop() is loop:
-            loop.call_soon(callback, self, context=context)
+            link.call_soon(loop, self, callback, context)
         else:
-            loop.call_soon_threadsafe(callback, self, context=context)
+            loop.call_soon_threadsafe(callback, self, context=_given_out(context))
 
     cdef bint store_callback(self, Link link, object callback, object context) except -1:
         """False: the token has ended and delivers no more; the caller must call it."""
