@@ -162,6 +162,19 @@ def take_memory():
 
 
 @task_token_guard(lane="process")
+def eat(megabytes):
+    """Takes memory and uses it."""
+    return len([b"m" * (1 << 20) for _ in range(megabytes)])
+
+
+@task_token_guard(lane="process")
+def spin_for(seconds):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+@task_token_guard(lane="process")
 def lambda_result():
     return lambda: None
 

@@ -176,10 +176,27 @@ def test_nothing_is_throttled_without_a_quota(tmp_path: Path) -> None:
     assert cgroups.throttling(v2(tmp_path, files)) is None
 
 
+def test_kills_for_want_of_memory(tmp_path: Path) -> None:
+    files = {"a/b/memory.events": "low 0\noom 3\noom_kill 2\noom_group_kill 9"}
+    assert cgroups.memory_kills(v2(tmp_path, files)) == 2
+
+
+def test_kills_for_want_of_memory_of_version_1(tmp_path: Path) -> None:
+    files = {"memory/a/b/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 4"}
+    root = tree(tmp_path, "7:memory:/a/b\n0::/x\n", V1.format(shown="/", name="memory"), files)
+    assert cgroups.memory_kills(root) == 4
+
+
+@pytest.mark.parametrize("text", ["", "oom_kill_disable 0\nunder_oom 0", "oom_kill many"])
+def test_kills_that_are_not_told(tmp_path: Path, text: str) -> None:
+    assert cgroups.memory_kills(v2(tmp_path, {"a/b/memory.events": text})) is None
+
+
 def test_where_there_are_no_control_groups(tmp_path: Path) -> None:
     assert cgroups.quota(tmp_path) is None
     assert cgroups.cpuset(tmp_path) is None
     assert cgroups.throttling(tmp_path) is None
+    assert cgroups.memory_kills(tmp_path) is None
     assert cgroups.watched_files(tmp_path) == []
 
 

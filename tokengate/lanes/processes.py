@@ -30,6 +30,7 @@ from tokengate.lanes.zygote import (
     UP,
     surroundings,
 )
+from tokengate.machine.cgroups import memory_kills
 
 __all__ = ["ProcessLauncher"]
 
@@ -204,7 +205,7 @@ class _Worker:
         self.name = f"process {process.pid}"
         self._killed = False
         self._ended = ""
-        self._kills = _kills_of_the_kernel()
+        self._kills = memory_kills()
 
     def await_ready(self) -> None:
         """Until it says so. StartFailed if it ends instead, or takes too long."""
@@ -256,7 +257,7 @@ class _Worker:
             name = f"signal {-code}"
         told = f"(process {self.pid}) was ended by {name}"
         if -code == signal.SIGKILL and not ours:
-            kills = _kills_of_the_kernel()
+            kills = memory_kills()
             if self._kills is not None and kills is not None and kills > self._kills:
                 return f"{told}: out of memory, says the kernel"
             return f"{told}: probably out of memory, unless somebody killed it"
@@ -268,17 +269,6 @@ class _Worker:
         self.pipe.close()
         self.reap()
         self.process.close()
-
-
-def _kills_of_the_kernel() -> int | None:
-    """Processes of our control group that the kernel killed for want of memory; None: not told."""
-    try:
-        with open("/proc/self/cgroup") as file:
-            path = next(line[3:].strip() for line in file if line.startswith("0::"))
-        with open(f"/sys/fs/cgroup{path}/memory.events") as file:
-            return next(int(line.split()[1]) for line in file if line.startswith("oom_kill "))
-    except (OSError, StopIteration, ValueError, IndexError):
-        return None
 
 
 class _Zygote:

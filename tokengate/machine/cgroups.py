@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from tokengate.machine.lists import parse_cpus
 
-__all__ = ["Throttling", "cpuset", "quota", "throttling", "watched_files"]
+__all__ = ["Throttling", "cpuset", "memory_kills", "quota", "throttling", "watched_files"]
 
 _V2 = ""  # the controller's name in place of those of version 1
 
@@ -72,6 +72,17 @@ def throttling(root: Path) -> Throttling | None:
     else:
         return None
     return Throttling(int(figures.get("nr_throttled", 0)), seconds)
+
+
+def memory_kills(root: Path = Path("/")) -> int | None:
+    """Processes of this group that the kernel killed for want of memory; None: it does not say."""
+    kills: list[int] = []
+    for name, folders in _ways_up(root, "memory"):
+        file = "memory.events" if name == _V2 else "memory.oom_control"
+        found = re.search(r"^oom_kill (\d+)$", _read(folders[0] / file), flags=re.M)
+        if found is not None:
+            kills.append(int(found[1]))
+    return max(kills, default=None)
 
 
 def watched_files(root: Path = Path("/")) -> list[bytes]:
