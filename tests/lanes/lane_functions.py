@@ -218,13 +218,12 @@ def fork_and_return(path):
 @task_token_guard(lane="process")
 def fork_and_stay(path):
     """Leaves a child behind that holds the pipe open, and dies."""
-    if os.fork() == 0:
-        with open(path, "w") as file:
-            file.write(str(os.getpid()))
+    child = os.fork()
+    if child == 0:
         time.sleep(30)
         os._exit(0)
-    while not os.path.exists(path):
-        time.sleep(0.002)
+    with open(path, "w") as file:
+        file.write(str(child))
     os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)
 
