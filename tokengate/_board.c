@@ -182,6 +182,30 @@ static void *wait_and_end(void *what)
     _exit(1);
 }
 
+PyDoc_STRVAR(halt_doc, "halt(fd, byte, /)\n--\n\n"
+                       "Never returns, and never comes back to its interpreter, which may be taken down meanwhile.\n\n"
+                       "Writes `byte`, if there is one, to the descriptor once it has left. Other threads of the\n"
+                       "interpreter go on.");
+
+static PyObject *halt(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    char *byte;
+    Py_ssize_t size;
+    if (!wants("halt", count, 2) || PyBytes_AsStringAndSize(args[1], &byte, &size) < 0)
+        return NULL;
+    int fd = (int)PyLong_AsLong(args[0]);
+    if (PyErr_Occurred())
+        return NULL;
+    char told[1] = {size > 0 ? *byte : 0};
+    Py_BEGIN_ALLOW_THREADS
+    if (write(fd, told, size > 0) < 0)
+        errno = 0; /* nobody listens */
+    for (;;)
+        pause();
+    Py_END_ALLOW_THREADS /* not reached */
+}
+
 PyDoc_STRVAR(end_within_doc, "end_within(seconds, message, /)\n--\n\n"
                              "Ends the process with status 1 if it has not ended by itself, without any interpreter's help.\n\n"
                              "message: bytes, written to standard error then. OSError where there can be no thread for it.");
@@ -216,6 +240,7 @@ static PyObject *end_within(PyObject *module, PyObject *const *args, Py_ssize_t 
 
 static PyMethodDef methods[] = {
 #if !defined(_WIN32)
+    {"halt", (PyCFunction)(void (*)(void))halt, METH_FASTCALL, halt_doc},
     {"end_within", (PyCFunction)(void (*)(void))end_within, METH_FASTCALL, end_within_doc},
     {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, receive_doc},
 #endif

@@ -1,5 +1,7 @@
 """The worker's side of the memory it shares with its parent (`tg_board.h`)."""
 
+from typing import NoReturn
+
 from typing_extensions import Buffer
 
 size: int  # bytes of a board
@@ -34,4 +36,11 @@ def end_within(seconds: int, message: bytes, /) -> None:
     """Ends the process with status 1 if it has not ended by itself, without any interpreter's help.
 
     message: bytes, written to standard error then. OSError where there can be no thread for it.
+    """
+
+def halt(fd: int, byte: bytes, /) -> NoReturn:
+    """Never returns, and never comes back to its interpreter, which may be taken down meanwhile.
+
+    Writes `byte`, if there is one, to the descriptor once it has left. Other threads of the
+    interpreter go on.
     """

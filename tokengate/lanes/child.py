@@ -26,6 +26,7 @@ BUFFER = struct.Struct("<QB")  # size, 1: may be written to
 REPLY = struct.Struct("<cQqqIII")  # mark, number, started, run, kind, bytes of pickle, buffers
 READY, BROKEN, RING, LARGE = b"!", b"?", b".", b"="
 KILL, ALIVE = b"k", b"!"  # to a worker's watcher, where it has one, and back
+HALT, HALTED = b"h", b"."  # the same
 RESULT, ERROR, NOTHING = 0, 1, 2
 OUT_OF_BAND = 16_384  # bytes; smaller ones are copied into the pickle
 FLUSH_NS = 1_000_000

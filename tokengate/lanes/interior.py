@@ -20,7 +20,7 @@ import tokengate
 from tokengate import _board
 from tokengate.errors import TokenCancelled
 from tokengate.lanes import child, travel
-from tokengate.lanes.child import ALIVE, KILL
+from tokengate.lanes.child import ALIVE, HALT, HALTED, KILL
 
 __all__ = ["main"]
 
@@ -87,12 +87,33 @@ class _Watcher:
             while not self.over:
                 _board.interrupt(self._serving, TokenCancelled)
                 with contextlib.suppress(TimeoutError):
-                    if not self.control.recv(1):
+                    order = self.control.recv(1)
+                    if not order:
                         return
+                    if order == HALT:
+                        self._halt()
         except OSError:
             pass  # the program is ending
         finally:
             self._done.release()
+
+    def _halt(self) -> None:
+        """Takes both threads out of this interpreter for good: it is about to be taken down."""
+        _Halt.descriptor = self.control.fileno()
+        _board.interrupt(self._serving, _Halt)
+        _board.halt(-1, b"")
+
+
+class _Halt(BaseException):
+    """For a thread that swallows what is raised in it: it gets no further than to make this."""
+
+    descriptor: int
+
+    def __new__(cls) -> _Halt:
+        _board.halt(cls.descriptor, HALTED)
+
+    def __init__(self) -> None:
+        raise AssertionError("it has been made")
 
 
 def _name_what_refuses() -> None:

@@ -20,7 +20,7 @@ from time import monotonic
 from typing import Any
 
 from tokengate import _board, machine
-from tokengate.lanes.child import ALIVE, KILL, READY
+from tokengate.lanes.child import ALIVE, HALT, HALTED, KILL, READY
 from tokengate.lanes.processes import board_file
 from tokengate.lanes.remote import Running, StartFailed
 
@@ -180,6 +180,20 @@ class _Worker:
         except OSError:
             return False
 
+    def halt(self) -> None:
+        """After `kill`: its threads run nothing more, though a function swallows what ends it."""
+        with contextlib.suppress(OSError):
+            self._control.send(HALT)
+
+    def halted(self, timeout: float) -> bool:
+        """After `halt`: whether that is so by now. Not so: its function sleeps in C code."""
+        with contextlib.suppress(OSError):
+            self._control.settimeout(timeout)
+            while told := self._control.recv(1):
+                if told == HALTED:
+                    return True
+        return False
+
     def reap(self) -> str:
         self._over.wait()
         why = f": {self._why}" if self._why else ""
@@ -214,7 +228,14 @@ def _leave() -> None:
         return
     # Told on standard error by whoever stops; as an error it would spoil the exit status.
     warnings.filterwarnings("ignore", "remaining subinterpreters", RuntimeWarning)
-    names = [each.name for each in list(_living) if each.holds_on]
+    left = list(_living)
+    names = [each.name for each in left if each.holds_on]
+    # Python takes every interpreter down at its end, and what runs in one then crashes the process.
+    for each in left:
+        each.halt()
+    deadline = monotonic() + END
+    for each in left:
+        each.halted(max(0.01, deadline - monotonic()))
     if names:
         # Python waits for the GIL of each interpreter before it ends, and these do not let it go.
         text = (
