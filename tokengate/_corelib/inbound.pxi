@@ -6,6 +6,8 @@
 cdef enum:
     STALE_NS = 100_000_000
     SLICE_NS = 1_000_000  # a drain that has run this long lets the loop's other callbacks go first
+    BACKLOG = 256         # so many tokens of an operation live: the loop comes for what has ended by itself
+    PAUSE_NS = 1_000_000  # after so long
 
 _links = weakref.WeakKeyDictionary()  # event loop -> Link; guarded by _links_lock
 _links_lock = threading.Lock()
@@ -24,6 +26,7 @@ cdef class Link:
     cdef tg_token *last
     cdef void *loop_address  # compared only while `alive`; an address alone may be reused
     cdef bint alive
+    cdef bint apart          # workers run while the loop does: there is no GIL
     cdef bint within         # the loop was first seen inside a function that a worker runs
     cdef bint deaf           # the loop has dropped its reader: it was closed
     cdef object loop_ref
@@ -47,6 +50,7 @@ cdef class Link:
             tg_port_adopt(self.port)
         self.loop_address = <void*>loop
         self.alive = True
+        self.apart = not gil_enabled()
         self_ref = weakref.ref(self)
 
         def loop_gone(_, self_ref=self_ref):
@@ -190,6 +194,7 @@ cdef class Link:
         """Delivers ended tokens to their waiters, in the order they ended. On the loop's thread only."""
         cdef int64_t begun = tg_now()
         cdef int delivered = 0
+        cdef bint busy = False
         cdef tg_token *t
         cdef TokenBase token
         tg_port_answer(self.port, begun)
@@ -206,6 +211,7 @@ cdef class Link:
                 delivered += 1
                 if delivered & 15 == 0 and tg_now() - begun > SLICE_NS:
                     break
+            busy = delivered != 0 and self.apart and tg_op_live(token.t.op) >= BACKLOG
         finally:
             self.wardrobe.clear()
             # also when a callback raised SystemExit or KeyboardInterrupt: the others must not be lost
@@ -213,6 +219,12 @@ cdef class Link:
                 loop = self.loop()
                 if loop is not None and not loop.is_closed():
                     loop.call_soon(self.drain, context=self.context)
+            elif busy and tg_inbox_arm(&self.port.box, begun + PAUSE_NS):
+                # Where workers run beside the loop each token would wake it, and push a worker off its CPU, though
+                # hundreds more are to come that the same awaiter waits for.
+                loop = self.loop()
+                if loop is not None and not loop.is_closed():
+                    loop.call_later(PAUSE_NS * 1e-9, self.drain, context=self.context)
 
     cdef void call_soon(self, object loop, TokenBase token, object callback, object context) except *:
         """Calls back an ended token's callback at the loop's next turn, in the order of loop.call_soon. On the loop's
