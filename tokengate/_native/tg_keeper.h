@@ -33,6 +33,7 @@
 #define TG_KEEPER_ASKED 16u          /* workers looked at for whether they are ready to run */
 #define TG_KEEPER_PAST 64u           /* looks remembered, a power of two */
 #define TG_KEEPER_OWN 0.4            /* lag of which the loop's own CPU time is this part is its own */
+#define TG_KEEPER_SERVED 0.8         /* a thread that is ready to run and used less than this part of a CPU has to wait for one */
 #define TG_KEEPER_BLOCKED 0.0005     /* with less CPU time than this part of it a loop was not even waiting for the GIL */
 
 typedef enum {
@@ -41,6 +42,14 @@ typedef enum {
     TG_KEEPER_LOG,   /* the limit has changed, and somebody wants to read that */
     TG_KEEPER_CPUS,  /* the CPUs this process may use may have changed: count them */
 } tg_errand;
+
+/* What the keeper knows of one thread. */
+typedef struct {
+    int64_t cpu;
+    uint32_t seen;         /* the look that found it active */
+    int32_t clock;         /* whose clock that is; the descriptor belongs to it */
+    int fd;                /* what the system tells of that thread; 0: not opened, -1: cannot be */
+} tg_page;
 
 /* What the keeper knows of one loop. */
 typedef struct {
@@ -52,15 +61,9 @@ typedef struct {
     int64_t told;          /* its age that has been counted */
     bool ignored;          /* not running, as it seems, until it answers */
     double busy;           /* CPU share of its thread over the last looks */
+    tg_page page;          /* its thread */
     struct { int64_t at, cpu; } past[TG_KEEPER_PAST];
 } tg_watch;
-
-typedef struct {
-    int64_t cpu;
-    uint32_t seen;         /* the look that found it active */
-    int32_t clock;         /* whose clock that is; the descriptor belongs to it */
-    int fd;                /* what the system tells of that thread; 0: not opened, -1: cannot be */
-} tg_page;
 
 typedef struct {
     tg_pool *pool;         /* a reference */
@@ -83,6 +86,51 @@ typedef struct {
     _Atomic(uint32_t) log;
 } tg_keeper;
 
+/* ---- threads ------------------------------------------------------------------------------------------------- */
+
+static inline void tg_page_close(tg_page *page)
+{
+#if defined(__linux__)
+    if (page->fd > 0)
+        close(page->fd);
+#endif
+    page->fd = 0;
+}
+
+/* It is about the thread with that clock from now on. */
+static inline void tg_page_turn(tg_page *page, int32_t clock)
+{
+    if (page->clock == clock)
+        return;
+    tg_page_close(page);
+    *page = (tg_page){.clock = clock};
+}
+
+/* 1: the thread runs or is ready to; 0: it sleeps, be it for the GIL; -1: the system does not tell. On a crowded machine
+ * one that wants a CPU and has none would otherwise look like one that sleeps. */
+static inline int tg_page_ready(tg_page *page)
+{
+#if defined(__linux__)
+    char text[96];
+    if (page->fd == 0) {
+        /* the number of a thread's CPU clock holds the thread's id, inverted, above three bits */
+        snprintf(text, sizeof text, "/proc/self/task/%d/stat", (int)~(page->clock >> 3));
+        page->fd = open(text, O_RDONLY | O_CLOEXEC);
+    }
+    ssize_t n = page->fd > 0 ? pread(page->fd, text, sizeof text - 1, 0) : -1;
+    if (n > 0) {
+        text[n] = 0;
+        const char *name = strrchr(text, ')'); /* id (name) state ...; a name is 15 characters at most */
+        return name == NULL ? -1 : name[1] == ' ' && name[2] == 'R';
+    }
+#else
+    (void)page;
+#endif
+    return -1;
+}
+
+/* ---- the keeper ---------------------------------------------------------------------------------------------- */
+
 static inline tg_keeper *tg_keeper_new(tg_pool *p)
 {
     tg_keeper *k = (tg_keeper *)calloc(1, sizeof *k);
@@ -95,13 +143,12 @@ static inline tg_keeper *tg_keeper_new(tg_pool *p)
 
 static inline void tg_keeper_free(tg_keeper *k)
 {
-    for (uint32_t i = 0; i < k->n_watch; i++)
+    for (uint32_t i = 0; i < k->n_watch; i++) {
         tg_port_release(k->watch[i].port);
-#if defined(__linux__)
+        tg_page_close(&k->watch[i].page);
+    }
     for (uint32_t i = 0; i < k->pages; i++)
-        if (k->book[i].fd > 0)
-            close(k->book[i].fd);
-#endif
+        tg_page_close(&k->book[i]);
     free(k->book);
     free(k->now);
     tg_pool_release(k->pool);
@@ -243,6 +290,14 @@ static inline void tg_watch_look(tg_watch *w, tg_look *l, int64_t ping)
         l->loop = true;
 }
 
+/* A loop's thread that wants a CPU and has none may hold the GIL all the while: then workers that wait for it look like
+ * workers that sleep. `used`: its CPU time since the last look, `span` ago. */
+static inline bool tg_watch_short(tg_watch *w, int64_t used, int64_t span)
+{
+    tg_page_turn(&w->page, atomic_load_explicit(&w->port->clock, memory_order_relaxed));
+    return w->page.clock != TG_NO_CLOCK && (double)used < TG_KEEPER_SERVED * (double)span && tg_page_ready(&w->page) > 0;
+}
+
 /* Under the pool's lock: the loops the pool has met, without those that are gone. */
 static inline void tg_keeper_loops(tg_keeper *k)
 {
@@ -262,6 +317,7 @@ static inline void tg_keeper_loops(tg_keeper *k)
             continue;
         }
         tg_port_release(k->watch[i].port);
+        tg_page_close(&k->watch[i].page);
         k->watch[i] = k->watch[--k->n_watch];
     }
     for (uint32_t i = 0; i < g->n_ports; i++) {
@@ -297,32 +353,10 @@ static inline bool tg_keeper_room(tg_keeper *k, uint32_t records)
     return true;
 }
 
-/* 1: the thread runs or is ready to; 0: it sleeps, be it for the GIL; -1: the system does not tell. On a crowded machine
- * one that wants a CPU and has none would otherwise look like one that sleeps. */
-static inline int tg_page_ready(tg_page *page)
-{
-#if defined(__linux__)
-    char text[96];
-    if (page->fd == 0) {
-        /* the number of a thread's CPU clock holds the thread's id, inverted, above three bits */
-        snprintf(text, sizeof text, "/proc/self/task/%d/stat", (int)~(page->clock >> 3));
-        page->fd = open(text, O_RDONLY | O_CLOEXEC);
-    }
-    ssize_t n = page->fd > 0 ? pread(page->fd, text, sizeof text - 1, 0) : -1;
-    if (n > 0) {
-        text[n] = 0;
-        const char *name = strrchr(text, ')'); /* id (name) state ...; a name is 15 characters at most */
-        return name == NULL ? -1 : name[1] == ' ' && name[2] == 'R';
-    }
-#else
-    (void)page;
-#endif
-    return -1;
-}
-
 static inline void tg_keeper_workers(tg_keeper *k, tg_look *l, uint32_t found, bool ask)
 {
-    uint32_t asked = 0, ready = 0;
+    uint32_t asked = 0, ready = 0, fresh = 0; /* fresh: not active at the last look */
+    bool any = false;
     if (tg_clock_cpu(tg_own_clock()) < 0) {
         l->cpu = tg_process_cpu() < 0 ? -1 : l->process;
         l->asleep = true;
@@ -331,13 +365,7 @@ static inline void tg_keeper_workers(tg_keeper *k, tg_look *l, uint32_t found, b
     for (uint32_t i = 0; i < found; i++) {
         tg_page *page = &k->book[k->now[i].index];
         bool active = !k->now[i].idle;
-        if (page->clock != k->now[i].clock) { /* a new thread has taken over the record */
-#if defined(__linux__)
-            if (page->fd > 0)
-                close(page->fd);
-#endif
-            *page = (tg_page){.clock = k->now[i].clock};
-        }
+        tg_page_turn(page, k->now[i].clock); /* a new thread may have taken over the record */
         if (!active && page->seen + 1 != k->generation)
             continue; /* parked then and now: it used nothing */
         int64_t cpu = tg_clock_cpu(k->now[i].clock);
@@ -354,14 +382,16 @@ static inline void tg_keeper_workers(tg_keeper *k, tg_look *l, uint32_t found, b
                 l->steady_cpu += used;
                 l->steady += l->span;
             }
-            if (before && ask && asked < TG_KEEPER_ASKED) {
+            if (ask && asked + fresh < TG_KEEPER_ASKED) {
                 int r = tg_page_ready(page);
-                asked += r >= 0;
-                ready += r > 0;
+                any = any || r > 0;
+                asked += before && r >= 0;
+                ready += before && r > 0;
+                fresh += !before;
             }
         }
     }
-    l->asleep = ready == 0;
+    l->asleep = !any;
     if (asked > 0)
         l->ready = l->steady / asked * ready; /* of the others as many on average */
 }
@@ -503,6 +533,7 @@ static inline tg_errand tg_keeper_run(tg_keeper *k, tg_summons *out)
         int64_t ping = !burn ? 0 : k->law.level >= TG_LAW_SLOW_NS && limit == 1 ? TG_KEEPER_KNOWN_NS
                        : l.full && l.active < l.cpus && k->law.proof == 0 ? TG_KEEPER_ASK_NS : TG_KEEPER_PING_NS;
         int64_t loops = 0;
+        bool ask = l.full && limit < l.max, served = true;
         for (uint32_t i = 0; i < k->n_watch; i++) {
             tg_watch *w = &k->watch[i];
             int64_t before = w->looks ? w->past[(w->looks - 1) % TG_KEEPER_PAST].cpu : -1;
@@ -512,13 +543,16 @@ static inline tg_errand tg_keeper_run(tg_keeper *k, tg_summons *out)
                 loops += after - before;
             if (before >= 0 && after - before > l.loop_cpu)
                 l.loop_cpu = after - before;
+            if (ask && l.gil && before >= 0 && tg_watch_short(w, after - before, l.span))
+                served = false;
         }
         int64_t process = tg_process_cpu();
         l.process = process < 0 || k->process < 0 ? -1 : process - k->process - loops;
         if (l.process < 0 && process >= 0)
             l.process = 0;
         k->process = process;
-        tg_keeper_workers(k, &l, found, l.full && limit < l.max);
+        tg_keeper_workers(k, &l, found, ask);
+        l.asleep = l.asleep && served;
         l.attached = (uint32_t)atomic_exchange_explicit(&g->attached, 0, memory_order_relaxed);
         l.attach = (int64_t)atomic_exchange_explicit(&g->attach_ns, 0, memory_order_relaxed);
         if (!room)

@@ -24,7 +24,8 @@
 #define TG_LAW_ALONE_GIL 0.85  /* nor, with this one, a second one beside one that holds the GIL */
 #define TG_LAW_SPREAD 2.5      /* phases are random: so many times capacity / share are needed to use it all */
 #define TG_LAW_HALF 0.5        /* workers that use this burn, they do not only wake up now and then */
-#define TG_LAW_ASLEEP_IN 12    /* in one look of so many all workers sleep, or the GIL is taken */
+#define TG_LAW_ASLEEP_IN 12    /* in one look of so many all workers sleep, or the GIL is taken, */
+#define TG_LAW_ASLEEP_FOR 4    /* and in one of so many where the limit is doubled */
 #define TG_LAW_PART 0.25       /* workers that use less than this sleep, whatever else in the process burns */
 #define TG_LAW_LUMP_NS 8000000 /* CPU time of the process is smoothed over about this */
 #define TG_LAW_WANTING 0.8     /* so many of the active workers are ready to run */
@@ -66,7 +67,7 @@ typedef struct {
     int64_t loop_cpu;               /* of the busiest loop's thread */
     int64_t process;                /* of the process but for its loops' threads; -1: unknown */
     int64_t steady_cpu, steady;     /* of the workers that were active from beginning to end: CPU, and span summed */
-    bool asleep;                    /* no worker was ready to run, or that cannot be known */
+    bool asleep;                    /* no worker was ready to run, and no loop without a CPU, or that cannot be known */
     uint32_t active, max, cpus;
     bool gil;
     bool full;                      /* tokens wait, every place is taken, and nobody is on the way */
@@ -276,6 +277,7 @@ static inline tg_ruling tg_law_judge(tg_law *s, const tg_look *l)
         load = whole;
     bool doubt = s->settled || load >= TG_LAW_ASLEEP || (!free_gil && (double)s->loop_cpu >= TG_LAW_ASLEEP * span);
     if (load < (s->settled ? TG_LAW_ASLEEP : TG_LAW_QUICK) && s->steady >= TG_LAW_RAMP_NS &&
+        s->asleep * TG_LAW_ASLEEP_FOR >= s->looks &&
         (double)s->ready < 0.5 * (double)s->steady && /* asleep, and not only without a CPU */
         s->span >= (s->settled ? TG_LAW_STEP_NS : doubt ? TG_LAW_DOUBT_NS : TG_LAW_RAMP_NS)) {
         uint32_t to = s->limit * 2;
