@@ -202,6 +202,21 @@ static void workers_that_sleep_are_not_to_blame(void)
     }
 }
 
+static void threads_without_a_cpu_do_not_sleep(void)
+{
+    /* Nothing is used, as if all slept; but at each look somebody was ready to run and had no CPU. */
+    trial t;
+    begin(&t, (model){.gil = true, .interpreter = true, .loop = true, .cpus = 2, .max = 64});
+    for (int asleep = 0; asleep < 2; asleep++) {
+        for (unsigned i = 0; i < 400; i++) {
+            tg_look l = {.now = t.now += MS, .span = MS, .steady = t.law.limit * MS, .active = t.law.limit,
+                         .max = 64, .cpus = 2, .gil = true, .loop = true, .full = true, .asleep = asleep};
+            tg_law_judge(&t.law, &l);
+        }
+        CHECK_EQ(t.law.limit, asleep ? 64 : 1);
+    }
+}
+
 static void a_cut_that_has_not_taken_effect_is_not_repeated(void)
 {
     trial t;
@@ -294,6 +309,7 @@ int main(void)
     without_a_gil();
     one_outlier_cuts_nothing();
     workers_that_sleep_are_not_to_blame();
+    threads_without_a_cpu_do_not_sleep();
     a_cut_that_has_not_taken_effect_is_not_repeated();
     those_past_the_limit_may_sleep_for_ever();
     clocks_that_say_nothing();

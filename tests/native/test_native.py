@@ -52,6 +52,7 @@ ROUNDS: dict[str, tuple[int, int] | None] = {
     "gate": (400, 120),
     "ground": None,
     "guest": None,
+    "keeper": None,
     "hist": None,
     "inbox": (10_000, 3_000),
     "law": None,
