@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 WORKERS = 2
 WARM_UP = 1_000
-TUPLE = sys.getsizeof((None,))
-"""Bytes of a tuple of one, what the garbage collector keeps in front of it included."""
 ARENA = 1 << 20
 """Bytes that Python's allocator takes from the system, and gives back, at one go."""
 
@@ -237,7 +235,6 @@ def figures(count: int, taken: list[Round]) -> list[Figure]:
             "bytes",
             tuple(growth / count for growth in grown),
             Target("at most", 400),
-            note=f"of which {TUPLE} are the tuple its arguments come in",
         ),
         Figure(
             "each of them ended, its caller still holding it",
