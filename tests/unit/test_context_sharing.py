@@ -13,7 +13,7 @@ import pytest
 from tokengate import Coordinator, gather, task_token_guard
 
 if TYPE_CHECKING:
-    from tests.conftest import Gate, Until
+    from tests.conftest import Gate, NewCoordinator, Until
 
 MANY = 100  # well more in a row than share nothing
 var: contextvars.ContextVar[Any] = contextvars.ContextVar("var")
@@ -243,3 +243,33 @@ async def test_arguments_arrive_as_they_are(
     )
     if not kwargs:
         assert await guarded.starmap([args] * 3) == [(args, {})] * 3
+
+
+def test_a_loop_that_calls_while_it_is_told(new_coordinator: NewCoordinator, name: str) -> None:
+    """From another context: neither takes the other's values."""
+    look = task_token_guard(name)(lambda: var.get("unset")).options(coordinator=new_coordinator())
+    other = contextvars.Context()
+    other.run(var.set, "other")
+    made: list[Any] = []
+
+    class Calling(asyncio.SelectorEventLoop):
+        def call_soon(self, *args: Any, **kwargs: Any) -> Any:
+            if calling and not made:
+                made.append(None)
+                made.extend(other.run(look) for _ in range(3))
+            return super().call_soon(*args, **kwargs)
+
+    async def main() -> None:
+        nonlocal calling
+        var.set("mine")
+        calling = True
+        tokens = [look() for _ in range(MANY)]
+        calling = False
+        assert len(made) == 4
+        made.extend(other.run(look) for _ in range(MANY))
+        assert set(await gather(*tokens)) == {"mine"}
+        assert set(await gather(*made[1:])) == {"other"}
+
+    calling = False
+    with asyncio.Runner(loop_factory=Calling) as runner:
+        runner.run(main())

@@ -298,3 +298,26 @@ def test_from_many_threads_at_once(coordinator: Coordinator, name: str, other: O
     coordinator.resume(guarded)
     assert states.count(False) == sum(ended)
     assert guarded(1).result(TIMEOUT) == 1
+
+
+@pytest.mark.parametrize("newcomers_first", [False, True])
+def test_discard_takes_what_waits_and_not_what_comes_in_its_place(
+    coordinator: Coordinator, gate: Gate, name: str, newcomers_first: bool
+) -> None:
+    """Also of an operation of which each that ends is followed by another call."""
+    names = [f"new {name}", f"old {name}"]
+    if not newcomers_first:
+        names.reverse()
+    guards = {each[:3]: task_token_guard(each)(gate) for each in names}
+    with use(coordinator):
+        coordinator.pause()
+        waiting = [guards[each[:3]](i) for each in names for i in range(200)]
+        more: list[Token[Any]] = []
+        for token in waiting:
+            if token.operation_type.startswith("new"):
+                token.watch_return(lambda: more.append(coordinator.submit(guards["new"], 0)))
+        assert coordinator.discard() >= len(waiting)
+        assert {token.state for token in waiting} == {TokenState.KILLED}
+        assert len(more) == 200
+        coordinator.discard()
+        coordinator.resume()

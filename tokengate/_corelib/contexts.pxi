@@ -103,8 +103,9 @@ cdef class _Wardrobe:
         # Somebody who still refers to it (what ContextVar.set returns does) could tell that it is not his alone.
         if type(context) is _Snapshot and tg_vars_of(used) == tg_vars_of((<_Snapshot>context).context):
             self.clear()
-            self.of = <_Snapshot>context
-            self.context = used
+            if self.of is None:  # it is: but for what a finalizer may have run just now
+                self.of = <_Snapshot>context
+                self.context = used
 
     cdef inline void clear(self) noexcept:
         cdef object of, kept

@@ -405,27 +405,36 @@ cdef class Core:
     def _kill_waiting(self, type error, str reason, name=None):
         """Ends every token of the operation (None: of all) that has not started with an `error(reason)` of its own;
         returns how many. What others submit meanwhile it may leave to wait."""
-        cdef tg_token *found[64]
-        cdef size_t i, count, left
-        cdef tg_op *only = NULL
-        cdef TokenBase token
         cdef Py_ssize_t ended = 0
         self.check()
         if name is not None:
-            only = (<Operation>self.operations[name]).ptr
+            ended = self.kill_waiting((<Operation>self.operations[name]).ptr, error, reason)
+        elif self.refusing:
+            ended = self.kill_waiting(NULL, error, reason)
+        else:  # each for itself: those that others submit of one must not be taken for those that wait of another
+            for each in list(self.operations.values()):
+                ended += self.kill_waiting((<Operation>each).ptr, error, reason)
+        self.carry_out(tg_pool_nudge(self.pool, tg_now()))  # who waits for room
+        return ended
+
+    cdef Py_ssize_t kill_waiting(self, tg_op *only, type error, str reason) except -1:
+        cdef tg_token *found[64]
+        cdef size_t i, count
         # Who submits may be faster than this. A pool that takes nothing more has to be empty in the end.
-        left = <size_t>-1 if self.refusing else tg_pool_unstarted(self.pool, only)
-        while True:
-            count = 0 if left == 0 else tg_pool_detach(self.pool, only, found, min(left, <size_t>64))
+        cdef size_t left = <size_t>-1 if self.refusing else tg_pool_unstarted(self.pool, only)
+        cdef TokenBase token
+        cdef Py_ssize_t ended = 0
+        while left > 0:
+            count = tg_pool_detach(self.pool, only, found, min(left, <size_t>64))
             if count == 0:
-                self.carry_out(tg_pool_nudge(self.pool, tg_now()))  # who waits for room
-                return ended
+                break
             left -= count
             for i in range(count):
                 token = <TokenBase>found[i].owner
                 Py_DECREF(token)  # the queue's reference [P5]; `token` holds one
                 # a ring entry may have been started meanwhile by a worker that waits for it: that one runs
                 ended += token.end(TG_KILLED, error(reason), True)
+        return ended
 
     def _find(self, uint64_t number):
         """The token of that number, if it has not started, else None."""

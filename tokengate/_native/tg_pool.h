@@ -150,7 +150,8 @@ static inline size_t tg_pool_unstarted(tg_pool *p, tg_op *only)
 
 /* Takes up to `most` tokens that have not started out of the ring and out of an operation's queues (NULL: of all), the
  * oldest first, and admits them to the caller, who now holds their references [P5] and ends them, unless somebody else was
- * first. Returns how many. After as many as tg_pool_unstarted told, all that it counted have been taken, or started. */
+ * first. Returns how many. After as many as tg_pool_unstarted told of one operation, all that it counted have been taken, or
+ * started, but for those that newer ones of a higher priority have kept waiting. */
 static inline size_t tg_pool_detach(tg_pool *p, tg_op *only, tg_token **out, size_t most)
 {
     size_t count = 0;

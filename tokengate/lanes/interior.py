@@ -90,7 +90,7 @@ class _Watcher:
                     order = self.control.recv(1)
                     if not order:
                         return
-                    if order == HALT:
+                    if order == HALT and not self.over:
                         self._halt()
         except OSError:
             pass  # the program is ending
