@@ -641,7 +641,8 @@ class Machine(RuleBasedStateMachine):
         remaining: list[weakref.ref[Any]] = [weakref.ref(self.coordinator)]
         for entry in self.entries:
             remaining += [weakref.ref(entry.token), weakref.ref(entry.held)]
-        del self.coordinator, self.guards, self.loop
+        # The queue as well: what has begun between being let go of and the stop lies in it.
+        del self.coordinator, self.guards, self.loop, self.entered
         self.entries, self.awaiters = [], []
         return remaining
 
