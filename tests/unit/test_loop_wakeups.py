@@ -68,7 +68,7 @@ def test_a_loop_that_ends_meanwhile(new_coordinator: NewCoordinator, name: str) 
             await asyncio.sleep(0.001)
 
     tokens = loop.run_until_complete(begin())
-    time.sleep(0.01)
+    time.sleep(0.01)  # past the moment at which it would have come
     loop.run_until_complete(asyncio.wait_for(end(tokens), 60))
     assert sorted(map(id, called)) == sorted(map(id, tokens))
     left = loop.run_until_complete(begin())

@@ -124,6 +124,11 @@ cdef class Link:
     cdef object loop(self):
         return self.loop_ref() if self.alive else None
 
+    cdef object open_loop(self):
+        """The loop, or None where it is gone or closed."""
+        loop = self.loop()
+        return None if loop is None or loop.is_closed() else loop
+
     cdef void gone(self):
         self.alive = False
         tg_port_close(self.port)
@@ -166,13 +171,12 @@ cdef class Link:
             self.drop()
         elif now - tg_inbox_armed_at(&self.port.box) > STALE_NS:
             # Woken long ago and not drained: a loop that is stuck, or one that was closed in between and never will.
-            loop = self.loop()
-            if loop is None or loop.is_closed():
+            if self.open_loop() is None:
                 self.drop()
 
     cdef void wake(self, Worker by) except *:
-        loop = self.loop()
-        if loop is None or loop.is_closed():
+        loop = self.open_loop()
+        if loop is None:
             self.drop()
         elif self.port.bell is not NULL and by is not None:
             by.owe(self.port.bell)
@@ -220,14 +224,14 @@ cdef class Link:
             self.wardrobe.clear()
             # also when a callback raised SystemExit or KeyboardInterrupt: the others must not be lost
             if self.first is not NULL and tg_inbox_arm(&self.port.box, tg_now()):
-                loop = self.loop()
-                if loop is not None and not loop.is_closed():
+                loop = self.open_loop()
+                if loop is not None:
                     loop.call_soon(self.drain, context=self.context)
             elif busy and tg_inbox_arm(&self.port.box, begun + PAUSE_NS):
                 # Where workers run beside the loop each token would wake it, and push a worker off its CPU, though
                 # hundreds more are to come that the same awaiter waits for.
-                loop = self.loop()
-                if loop is None or loop.is_closed():
+                loop = self.open_loop()
+                if loop is None:
                     pass
                 elif not -0.05 < loop.time() - begun * 1e-9 < 0.05:  # a clock of its own: that of a test, say, and stopped
                     loop.call_soon(self.drain, context=self.context)
@@ -269,8 +273,8 @@ cdef class Link:
         finally:
             self.wardrobe.clear()
             if i < len(late):  # a callback raised SystemExit or KeyboardInterrupt: the others come first when the loop goes on
-                loop = self.loop()
-                if loop is not None and not loop.is_closed():
+                loop = self.open_loop()
+                if loop is not None:
                     handle = loop.call_soon(self._call_late, late[i:], context=self.context)
                     ready = getattr(loop, "_ready", None)
                     if type(ready) is _deque and ready[len(ready) - 1] is handle:

@@ -109,11 +109,8 @@ class _Halt(BaseException):
 
     descriptor: int
 
-    def __new__(cls) -> _Halt:
+    def __new__(cls, *_: object) -> _Halt:
         _board.halt(cls.descriptor, HALTED)
-
-    def __init__(self) -> None:
-        raise AssertionError("it has been made")
 
 
 def _name_what_refuses() -> None:
