@@ -401,7 +401,10 @@ class RemoteCore(Core):
     def _quarantined(self, name: str) -> BaseException | None: ...
 
 @disjoint_base
-class Carrier:
+class Debtor:
+    """A thread that ends tokens and wakes the loops they are awaited on a little later."""
+
+class Carrier(Debtor):
     """The compiled half of `tokengate.lanes.remote.RemoteWorker`: one thread, one worker elsewhere.
     It holds the pool, never the core: a lane nobody holds can go.
     """
@@ -431,7 +434,9 @@ class Carrier:
     def _enter(self, wake_fd: int) -> None: ...
     def _gather(self, most: int = ...) -> tuple[Any, ...] | None: ...
     def _look(self) -> None: ...
-    def _take_replies(self) -> None: ...
+    def _listen(self, pipe: int, end: int, bell: int, timeout: int) -> int: ...
+    def _tell_loops(self) -> None: ...
+    def _take_replies(self) -> int: ...
     def _reply(
         self,
         number: int,
@@ -449,7 +454,7 @@ class Carrier:
     def _patience(self) -> bool: ...
 
 @final
-class Worker:
+class Worker(Debtor):
     def __new__(
         cls,
         core: Core,

@@ -30,6 +30,7 @@ cdef class Policy
 cdef class Operation
 cdef class Seat
 cdef class Core
+cdef class Debtor
 cdef class Worker
 cdef class Timekeeper
 cdef class Keeper

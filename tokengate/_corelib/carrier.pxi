@@ -11,7 +11,11 @@
 
 cdef enum:
     WINDOW = 128                 # tokens sent and not answered, at most
-    AHEAD_NS = 2_000_000         # ns of expected work sent ahead
+    AHEAD_NS = 2_000_000         # ns of expected work sent ahead at least,
+    FAR_AHEAD_NS = 10_000_000    # and at most, where
+    DEPTH = 8                    # times as much waits for each worker: nothing then depends on who takes which
+    FLUSH_NS = 1_000_000         # a worker tells of what it has finished after so long at least,
+    FLUSHES = 3                  # and so many times within what is sent ahead
     UNKNOWN_NS = 1_000_000       # what a run is expected to take before one has been measured
     LONG_NS = 5_000_000          # nothing is sent ahead behind a run expected to be longer
     AT_ONCE = 32_768             # bytes; a submitter that sends by itself must not block
@@ -228,7 +232,7 @@ cdef class RemoteCore(Core):
         return (<Operation>self.operations[name]).quarantine
 
 
-cdef class Carrier:
+cdef class Carrier(Debtor):
     """The compiled half of `tokengate.lanes.remote.RemoteWorker`: one thread, one worker elsewhere. It holds the pool, never
     the core: a lane nobody holds can go."""
 
@@ -242,7 +246,9 @@ cdef class Carrier:
     cdef list slots               # what has been sent and not answered, at number % TG_BOARD_SLOTS
     cdef int64_t expected[TG_BOARD_SLOTS]  # ns each is expected to run
     cdef int64_t ahead            # sum of them
+    cdef int64_t reach            # how much of that may be sent ahead now
     cdef Py_ssize_t held          # how many
+    cdef Py_ssize_t lengthy       # of them are expected to be long
     cdef uint64_t oldest, next    # numbers: of the first that may be unanswered, of the one to be sent next
     cdef set known                # numbers of the Refs the worker has been told
     cdef readonly bint left       # it has left the pool
@@ -263,6 +269,7 @@ cdef class Carrier:
         self.known = set()
         self.again = []
         self.next = self.oldest = 1
+        self.reach = AHEAD_NS
         self.handle = _new_handle()
 
     def __dealloc__(self):
@@ -340,9 +347,15 @@ cdef class Carrier:
             return True
         if not self.ready:  # its worker is about to end
             return False
-        if self.next - self.oldest >= TG_BOARD_SLOTS - 1 or self.held >= WINDOW + 2 or self.ahead > LONG_NS:
+        if self.next - self.oldest >= TG_BOARD_SLOTS - 1 or self.held >= WINDOW + 2 or self.lengthy:
             return False
-        return self.held < 2 or self.ahead < AHEAD_NS
+        return self.held < 2 or self.ahead < self.reach
+
+    cdef int64_t look_ahead(self):
+        """How much work is to be sent ahead, for what waits now. The more, the fewer wake-ups and changes of threads, and the
+        longer this thread may wait for the GIL before its worker has nothing to do."""
+        cdef int64_t share = tg_pool_backlog(self.pool, UNKNOWN_NS) // DEPTH
+        return min(max(share, AHEAD_NS), FAR_AHEAD_NS)
 
     cdef tg_token *claim(self, tg_summons *summons) except? NULL:
         """The next token to send, ADMITTED; NULL: none, or no more should be. Under drive and sent_lock."""
@@ -378,7 +391,7 @@ cdef class Carrier:
 
     def _gather(self, Py_ssize_t most=WINDOW):
         """Claims what is to be sent now: (first number, Refs the worker does not know, Ref numbers, payloads, ids, deadlines,
-        bytes), or None. Numbers count up from the first. Under `drive`."""
+        bytes, us after which the worker should tell), or None. Numbers count up from the first. Under `drive`."""
         cdef tg_summons summons
         cdef tg_token *t
         cdef TokenBase token
@@ -391,6 +404,8 @@ cdef class Carrier:
         cdef Py_ssize_t size = 0
         summons.wake = NULL
         summons.start = summons.room = summons.keeper = False
+        if most > 1:
+            self.reach = self.look_ahead()
         with self.sent_lock:
             while len(refs) < most and size <= AT_ONCE:  # more than that fills the pipe by itself
                 again = self.held == 0 and len(self.again) != 0
@@ -423,15 +438,18 @@ cdef class Carrier:
             self.carry_out(core, summons)
         if not refs:
             return None
-        return first, news, refs, payloads, ids, deadlines if dated else None, size
+        return (first, news, refs, payloads, ids, deadlines if dated else None, size,
+                max(FLUSH_NS, self.reach // FLUSHES) // 1000)
 
     cdef void enter_slot(self, TokenBase token) except *:
         # Whoever is sent to an idle worker is begun: the worker is at it as soon as it wakes.
         cdef uint64_t number = self.next
         cdef bint idle = self.held == 0
+        cdef int64_t expected = tg_pool_expected(self.pool, token.t.op, UNKNOWN_NS)
         self.slots[number % TG_BOARD_SLOTS] = token
-        self.expected[number % TG_BOARD_SLOTS] = tg_pool_expected(self.pool, token.t.op, UNKNOWN_NS)
-        self.ahead += self.expected[number % TG_BOARD_SLOTS]
+        self.expected[number % TG_BOARD_SLOTS] = expected
+        self.ahead += expected
+        self.lengthy += expected > LONG_NS
         self.held += 1
         self.next = number + 1
         tg_board_send(self.board, number, TG_SLOT_DECLARED if idle else TG_SLOT_SENT)
@@ -444,6 +462,7 @@ cdef class Carrier:
             return None
         self.slots[number % TG_BOARD_SLOTS] = None
         self.ahead -= self.expected[number % TG_BOARD_SLOTS]
+        self.lengthy -= self.expected[number % TG_BOARD_SLOTS] > LONG_NS
         self.held -= 1
         while self.oldest < self.next and self.slots[self.oldest % TG_BOARD_SLOTS] is None:
             self.oldest += 1
@@ -581,20 +600,36 @@ cdef class Carrier:
 
     # -- in: from the worker ---------------------------------------------------------------------------------------------
 
+    def _listen(self, int pipe, int end, int bell, int timeout):
+        """Until one of three descriptors can be read (-1: there is none), or so many ms (-1: for ever). Bits of those that can
+        be. Wakes the loops that results have come for. On the carrier's thread."""
+        cdef unsigned int found
+        with nogil:
+            self.settle_debt()
+            found = tg_listen(pipe, end, bell, timeout)
+        return found
+
+    def _tell_loops(self):
+        """Wakes the loops that results have come for; before anything that blocks. On the carrier's thread."""
+        self.settle_debt()
+
     def _take_replies(self):
-        """Finishes the tokens whose replies lie on the board. On the carrier's thread."""
+        """Finishes the tokens whose replies lie on the board; how many. Their loops are owed the news. On the carrier's
+        thread."""
         cdef tg_reply reply
         cdef const unsigned char *payload = NULL
         cdef object value
+        cdef Py_ssize_t taken = 0
         while True:
             if not tg_board_look(self.board, &reply, &payload):
-                return
+                return taken
+            taken += 1
             value = None if reply.size == 0 else PyBytes_FromStringAndSize(<char*>payload, reply.size)
             tg_board_took(self.board, &reply)
             self.settle(reply.number, reply.started, reply.run, reply.kind, value, None)
 
     def _reply(self, uint64_t number, int64_t started, int64_t run, int kind, value, buffers):
-        """A reply that came through the pipe. On the carrier's thread."""
+        """A reply that came through the pipe. Its loop is owed the news. On the carrier's thread."""
         self.settle(number, started, run, kind, value, buffers)
 
     cdef void settle(self, uint64_t number, int64_t started, int64_t run, int kind, object payload,
@@ -647,7 +682,7 @@ cdef class Carrier:
             tg_hist_record(&op.times.wait, <uint64_t>(started - t.created), <uint64_t>now)
             tg_hist_record(&op.times.run, <uint64_t>run, <uint64_t>now)
             try:
-                token.announce(to, step.old, now, None)
+                token.announce(to, step.old, now, self)
             except BaseException:
                 _log.error("the end of a token could not be announced", exc_info=True)
         else:

@@ -48,7 +48,7 @@ cdef class FutureBase(TokenBase):
     cdef object cancelled_error(self):
         return _BlockedCancelled() if not self.looped else TokenBase.cancelled_error(self)
 
-    cdef void announce(self, uint32_t state, uint32_t old, int64_t now, Worker by) except *:
+    cdef void announce(self, uint32_t state, uint32_t old, int64_t now, Debtor by) except *:
         TokenBase.announce(self, state, old, now, by)
         try:
             if old & TG_BLOCKED and self.listens():

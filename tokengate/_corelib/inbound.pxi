@@ -162,8 +162,8 @@ cdef class Link:
             t = t.next
         self.last = t
 
-    cdef void push(self, TokenBase token, int64_t now, Worker by) except *:
-        """An ended token that has a waiter on this loop. Any thread; `by`: the worker that ended it, or None."""
+    cdef void push(self, TokenBase token, int64_t now, Debtor by) except *:
+        """An ended token that has a waiter on this loop. Any thread; `by`: who ended it and rings the bell itself, soon, or None."""
         Py_INCREF(token)
         if tg_inbox_push(&self.port.box, &token.t, now):
             self.wake(by)
@@ -174,7 +174,7 @@ cdef class Link:
             if self.open_loop() is None:
                 self.drop()
 
-    cdef void wake(self, Worker by) except *:
+    cdef void wake(self, Debtor by) except *:
         loop = self.open_loop()
         if loop is None:
             self.drop()

@@ -346,7 +346,7 @@ cdef class TokenBase:
                     self.rare = made
         return self.rare
 
-    cdef void announce(self, uint32_t state, uint32_t old, int64_t now, Worker by) except *:
+    cdef void announce(self, uint32_t state, uint32_t old, int64_t now, Debtor by) except *:
         """Tells everybody who asked that the token has ended. By the winner of the ending edge, once."""
         cdef Link link
         if self.t.extra is not NULL:

@@ -6,8 +6,25 @@ cdef enum:
     SWITCH_NS = 5_000_000  # a callable that never enters Python code would otherwise never let another thread in
 
 
+cdef class Debtor:
+    """A thread that ends tokens and wakes the loops they are awaited on a little later: a loop that was told at once would
+    wake to wait for the GIL, which this thread is about to let go, or about to use for its next token."""
+
+    cdef tg_bell *owed  # of the loop to wake; the thread's own
+
+    cdef void owe(self, tg_bell *bell):
+        self.settle_debt()
+        self.owed = tg_bell_retain(bell)
+
+    cdef inline void settle_debt(self) noexcept nogil:
+        if self.owed is not NULL:
+            tg_bell_ring(self.owed)
+            tg_bell_release(self.owed)
+            self.owed = NULL
+
+
 @cython.final
-cdef class Worker:
+cdef class Worker(Debtor):
     """What one worker thread runs. It holds the pool, never the coordinator: a coordinator nobody holds can go."""
 
     cdef tg_pool *pool
@@ -15,7 +32,6 @@ cdef class Worker:
     cdef uint32_t generation
     cdef TokenBase current   # innermost first; the thread's own
     cdef int64_t lent        # ns of nested runs inside the current one
-    cdef tg_bell *owed       # a loop to wake before the next token, or once the GIL has been let go
     cdef int64_t attached    # when it last let other threads in
     cdef int64_t sampled     # when it last measured the CPU time of a run
     cdef bint measures       # it does: there is a GIL, and a clock of this thread's CPU time
@@ -48,18 +64,6 @@ cdef class Worker:
             tg_pool_release(self.pool)
         if self.port is not NULL:
             tg_port_release(self.port)
-
-    cdef void owe(self, tg_bell *bell):
-        # The loop that is told now would wake to wait for the GIL we are about to let go, or about to use for the next
-        # token: that is known in a moment.
-        self.settle_debt()
-        self.owed = tg_bell_retain(bell)
-
-    cdef inline void settle_debt(self) noexcept nogil:
-        if self.owed is not NULL:
-            tg_bell_ring(self.owed)
-            tg_bell_release(self.owed)
-            self.owed = NULL
 
     @property
     def index(self):

@@ -66,6 +66,18 @@ static inline tg_token *tg_pool_fetch(tg_pool *p, tg_worker *w, int64_t now, tg_
     return t;
 }
 
+/* What all that waits is expected to run, ns for each worker. */
+static inline int64_t tg_pool_backlog(tg_pool *p, int64_t unknown)
+{
+    double sum = 0.0;
+    tg_mutex_lock(&p->lock);
+    for (tg_op *op = p->ops; op != NULL; op = op->next_op)
+        sum += (double)op->waiting * (double)(op->measured ? (int64_t)op->mean : unknown);
+    sum /= p->max_workers > 0 ? p->max_workers : 1;
+    tg_mutex_unlock(&p->lock);
+    return sum < 1e18 ? (int64_t)sum : (int64_t)1e18;
+}
+
 /* What a token is expected to run, ns: its operation's mean, or `unknown` until it has been measured. */
 static inline int64_t tg_pool_expected(tg_pool *p, tg_op *op, int64_t unknown)
 {

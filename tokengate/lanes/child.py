@@ -3,13 +3,15 @@
 Self-contained on purpose: it imports nothing of this package, so that it can run where the core can
 not be loaded. Its parent speaks through `tokengate.lanes.wire`.
 
-Down the pipe come frames: `FRAME` (bytes of a pickle, number of buffers), the size and kind of each
-buffer, the pickle, the buffers. Replies go through the board (`tg_board.h`), and up the pipe goes
+Down the pipe come frames: `FRAME` (bytes of a pickle, number of buffers, after how many microseconds
+the parent wants to hear of replies while there is more to do), the size and kind of each buffer,
+the pickle, the buffers. Replies go through the board (`tg_board.h`), and up the pipe goes
 `RING`, one byte, when the parent should look there; what does not fit goes up as `REPLY`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import importlib
 import os
@@ -21,7 +23,7 @@ from collections.abc import Callable
 from time import monotonic, monotonic_ns
 from typing import Any
 
-FRAME = struct.Struct("<II")
+FRAME = struct.Struct("<III")
 BUFFER = struct.Struct("<QB")  # size, 1: may be written to
 REPLY = struct.Struct("<cQqqIII")  # mark, number, started, run, kind, bytes of pickle, buffers
 READY, BROKEN, RING, LARGE = b"!", b"?", b".", b"="
@@ -29,7 +31,6 @@ KILL, ALIVE = b"k", b"!"  # to a worker's watcher, where it has one, and back
 HALT, HALTED = b"h", b"."  # the same
 RESULT, ERROR, NOTHING = 0, 1, 2
 OUT_OF_BAND = 16_384  # bytes; smaller ones are copied into the pickle
-FLUSH_NS = 1_000_000
 SIMPLE = frozenset((bool, int, float, str, type(None)))
 
 
@@ -66,6 +67,13 @@ class Pipe:
             rest = more if not rest else rest + more
         self.rest = rest[size:]
         return rest[:size]
+
+    def has_more(self) -> bool:
+        """Whether something has come that was not read yet. Does not block."""
+        if not self.rest:
+            with contextlib.suppress(BlockingIOError):
+                self.rest = self.sock.recv(131_072, socket.MSG_DONTWAIT)
+        return bool(self.rest)
 
     def _rest(self, size: int) -> bytes:
         more = self.sock.recv(size, socket.MSG_WAITALL)
@@ -218,6 +226,7 @@ class Server:
         self.current: tuple[Call, int, int] | None = None  # call, id, deadline
         self.forked = False  # this is a child that a function forked, which has returned here
         self.told: int = 0  # when the parent was last told to look
+        self.pause: int = 0  # ns after which it is told again though there is more to do
         self.ending = False  # it begins nothing more: set by another thread of the worker
 
     def serve(self) -> None:
@@ -226,7 +235,8 @@ class Server:
         base = contextvars.copy_context()
         try:
             while True:
-                size, count = FRAME.unpack(pipe.read(FRAME.size))
+                size, count, pause = FRAME.unpack(pipe.read(FRAME.size))
+                self.pause = pause * 1000
                 kinds = [BUFFER.unpack(pipe.read(BUFFER.size)) for _ in range(count)]
                 first, news, refs, payloads, ids, deadlines = pickle.loads(pipe.read(size))
                 buffers = iter(
@@ -247,7 +257,8 @@ class Server:
                     if self.board.begin(self.memory, first + i):
                         call = self.calls[refs[i]]
                         self.run(first + i, call, payload, own, ids[i], deadline, base.copy())
-                self.ring()
+                if not pipe.rest and (len(payloads) == 1 or not pipe.has_more()):
+                    self.ring()
         except (Gone, ConnectionError):
             return
 
@@ -321,7 +332,7 @@ class Server:
         run = finished - started
         if large or not self.board.post(self.memory, number, started, run, kind, data):
             self.send(number, started, run, kind, data or b"", large)
-        elif finished - self.told > FLUSH_NS:
+        elif finished - self.told > self.pause:
             self.ring()
 
     def send(

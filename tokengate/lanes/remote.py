@@ -29,7 +29,8 @@ __all__ = ["Launcher", "RemoteLane", "RemoteWorker", "Running", "StartFailed"]
 
 log: logging.Logger = logging.getLogger("tokengate")
 
-LOOK = 0.005  # s between looks at a worker that has been sent more than it has begun
+LOOK = 5  # ms between looks at a worker that has been sent more than it has begun
+FOREVER = -1  # ms
 TRIES = 3  # starts in a row that may fail before what waits is told
 RETRY = 1.0  # s until the next try after that
 GRACE = 0.25  # s that a worker which is to end may go on before another carrier takes its place
@@ -219,7 +220,7 @@ class RemoteWorker(_core.Carrier):
             if alive and self.left:
                 return
             if alive:
-                alive = self._wait(LOOK if self._patience() else None)
+                alive = self._wait(LOOK if self._patience() else FOREVER)
             if not alive:
                 self._bury()
 
@@ -243,10 +244,11 @@ class RemoteWorker(_core.Carrier):
             else:
                 self._running = running
                 self._attach(running.memory)
-                self._poller = _Poller(running, self._bell)
+                self._outlet = _Outlet(running)
                 return
         message = f"no worker of the {self._label} lane could be started: {why}"
         self._fail_again(WorkerDied(message))
+        self._tell_loops()
         lane = self._lane()
         if lane is not None:
             lane._kill_waiting(TokenKilled, message)
@@ -267,6 +269,7 @@ class RemoteWorker(_core.Carrier):
             # Nothing can stop what it runs. Where that has been abandoned another carrier takes
             # this one's place, which stays with it until the function returns.
             self._take_replies()
+            self._tell_loops()
             self._give_way()
             running.ended(None)
         self._died = running.reap()
@@ -276,6 +279,7 @@ class RemoteWorker(_core.Carrier):
         fatal = self._lost()
         if fatal is not None:
             fatal[0].quarantine(fatal[1], self._died)
+        self._tell_loops()
         running.close()
 
     def _kill(self) -> None:
@@ -339,22 +343,25 @@ class RemoteWorker(_core.Carrier):
                     view = view[running.pipe.send(view, _DONTWAIT) :]
                 except BlockingIOError:
                     # It may be blocked itself on a reply that is too large for the pipe.
-                    if self._poller.wait_to_send() and not self._receive():
+                    self._tell_loops()
+                    if self._outlet.wait() and not self._receive():
                         raise Gone from None
 
     # -- in ------------------------------------------------------------------------------------
 
-    def _wait(self, timeout: float | None) -> bool:
-        """Until something has happened, or so long. False: the worker is gone."""
-        heard, ended, rung = self._poller.wait(timeout)
-        if rung:
+    def _wait(self, timeout: int) -> bool:
+        """Until something has happened, or so many ms. False: the worker is gone."""
+        running = self._running
+        assert running is not None
+        found = self._listen(running.pipe.fileno(), running.sentinel, self._bell.source, timeout)
+        heard = bool(found & 1)
+        if found & 4:
             self._bell.clear()
         if heard and not self._receive():
             return False
-        if ended:
+        if found & 2:
             return False
-        self._take_replies()
-        if not heard and self.pending:
+        if not self._take_replies() and not heard and self.pending:
             self._look()
         return True
 
@@ -439,28 +446,19 @@ class _Bell:
             os.close(self.target)
 
 
-class _Poller:
-    """Waits for a worker's pipe, its end, and its carrier's bell."""
+class _Outlet:
+    """Waits for room in a worker's pipe."""
 
-    def __init__(self, running: Running, bell: _Bell) -> None:
-        self._pipe, self._end, self._rung = running.pipe.fileno(), running.sentinel, bell.source
+    def __init__(self, running: Running) -> None:
+        self._pipe, self._end = running.pipe.fileno(), running.sentinel
         self._poll = select.poll()
-        self._sending = select.poll()
-        for fd in (self._pipe, self._end, self._rung):
-            if fd >= 0:
-                self._poll.register(fd, select.POLLIN)
-        self._sending.register(self._pipe, select.POLLIN | select.POLLOUT)
+        self._poll.register(self._pipe, select.POLLIN | select.POLLOUT)
         if self._end >= 0:
-            self._sending.register(self._end, select.POLLIN)
+            self._poll.register(self._end, select.POLLIN)
 
-    def wait(self, timeout: float | None) -> tuple[bool, bool, bool]:
-        """(the pipe can be read, the worker has ended, the bell has rung)."""
-        found = [fd for fd, _ in self._poll.poll(None if timeout is None else timeout * 1000)]
-        return self._pipe in found, self._end in found, self._rung in found
-
-    def wait_to_send(self) -> bool:
+    def wait(self) -> bool:
         """Until the pipe takes more; True: it must be read first. Gone if the worker has ended."""
-        events = dict(self._sending.poll())
+        events = dict(self._poll.poll())
         if self._end in events:
             raise Gone
         return bool(events.get(self._pipe, 0) & (select.POLLIN | select.POLLHUP))

@@ -34,7 +34,7 @@ with contextlib.suppress(ImportError):
 
 def encode(frame: tuple[Any, ...]) -> list[Any]:
     """The bytes of a frame that `Carrier._gather` made: pieces to be sent one after another."""
-    first, news, refs, payloads, ids, deadlines, size = frame
+    first, news, refs, payloads, ids, deadlines, size, pause = frame
     views: list[memoryview] = []
     if size >= OUT_OF_BAND:
         for i, payload in enumerate(payloads):
@@ -48,7 +48,7 @@ def encode(frame: tuple[Any, ...]) -> list[Any]:
         told = [(ref.number, ref.definition) for ref in news]
     body = pickle.dumps((first, told, refs, payloads, ids, deadlines), 5)
     sizes = b"".join(BUFFER.pack(view.nbytes, not view.readonly) for view in views)
-    return [FRAME.pack(len(body), len(views)) + sizes + body, *views]
+    return [FRAME.pack(len(body), len(views), pause) + sizes + body, *views]
 
 
 def read_reply(sock: socket.socket, start: bytes) -> tuple[Reply, bytes]:
