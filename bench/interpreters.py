@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 
 import _lane_work as work
 import tokengate
+import wave_ratio
 from _child import run_alone
 from _cli import Run, main
 from _figures import Section, Target
@@ -43,9 +44,7 @@ as argument and as result, several calls in flight."""
 
 def run(options: Options) -> Section:
     """All figures of the interpreter lane."""
-    available, why = check_interpreter()
-    if not available:
-        raise Missing(f"the interpreter lane does not run here: {why}")
+    require()
     inside = importlib.import_module("_interpreter_work")
     noop, echo, burning = (
         getattr(inside, f"interpreter_{name}") for name in ("noop", "echo", "burn")
@@ -108,8 +107,22 @@ def rig(
         process.join()
 
 
+def wave(options: Options) -> Section:
+    """The whole wave run."""
+    require()
+    return wave_ratio.run(options, "interpreter")
+
+
+def require() -> None:
+    """Missing, saying why, where there is no such lane."""
+    available, why = check_interpreter()
+    if not available:
+        raise Missing(f"the interpreter lane does not run here: {why}")
+
+
 SECTIONS: dict[str, Run] = {
     "interpreters": run,
+    "wave-interpreter": wave,
     # Alone: a heap others have stretched would blur it.
     "interpreter_memory": functools.partial(run_alone, "interpreter_memory.py"),
 }

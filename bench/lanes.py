@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from statistics import median
 import _auto
 import _lane_work as work
 import tokengate
+import wave_ratio
 from _cli import main
 from _figures import Figure, Section, Target, ratios
 from _harness import Options, interleave
@@ -262,4 +264,5 @@ async def kill_once() -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main({"lanes": run, "auto": _auto.run}))
+    wave = functools.partial(wave_ratio.run, lane="process")
+    raise SystemExit(main({"lanes": run, "wave-process": wave, "auto": _auto.run}))

@@ -3,7 +3,7 @@
 Self-contained on purpose: it imports nothing of this package, so that it can run where the core can
 not be loaded. Its parent speaks through `tokengate.lanes.wire`.
 
-Down the pipe come frames: `FRAME` (bytes of a pickle, number of buffers, after how many microseconds
+Down the pipe come frames: `FRAME` (bytes of a pickle, number of buffers, microseconds after which
 the parent wants to hear of replies while there is more to do), the size and kind of each buffer,
 the pickle, the buffers. Replies go through the board (`tg_board.h`), and up the pipe goes
 `RING`, one byte, when the parent should look there; what does not fit goes up as `REPLY`.
