@@ -86,6 +86,16 @@ def hold(started, gate):
     return os.getpid()
 
 
+SLOW_ONE = 5_000
+
+
+@task_token_guard(lane="process")
+def mostly_short(number, started, gate):
+    """Number 5,000 returns once `gate` is there, where it is named at all."""
+    if gate and number == SLOW_ONE:
+        hold.__wrapped__(started, gate)
+
+
 @task_token_guard(lane="process")
 def fail(kind, *args):
     raise kind(*args)

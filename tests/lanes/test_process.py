@@ -242,6 +242,18 @@ async def test_what_is_queued_behind_a_slow_token_runs_elsewhere(lanes, tmp_path
     await stuck
 
 
+async def test_a_slow_token_of_many_short_ones_holds_nobody_up(lanes, tmp_path):
+    gate, started = tmp_path / "gate", tmp_path / "started"
+    await asyncio.gather(*[work.mostly_short(i, "", "") for i in range(3_000)])
+    tokens = [work.mostly_short(i, str(started), str(gate)) for i in range(20_000)]
+    slow = tokens[work.SLOW_ONE]
+    others = [token for token in tokens if token is not slow]
+    assert len(await asyncio.wait_for(asyncio.gather(*others), 30)) == len(others)
+    assert slow.state is TokenState.EXECUTING
+    gate.touch()
+    await slow
+
+
 async def test_two_slow_ones_do_not_share_a_worker(lanes, tmp_path):
     gate = tmp_path / "gate"
     tokens = [work.hold(str(tmp_path / f"s{i}"), str(gate)) for i in range(2)]

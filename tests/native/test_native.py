@@ -62,6 +62,7 @@ ROUNDS: dict[str, tuple[int, int] | None] = {
     "pool": (4, 2),
     "ring": (3_000, 1_000),
     "timer": (3_000, 1_000),
+    "wire": None,
     "word": (6, 2),
 }
 PROGRAMS = [(name, ()) for name in sorted(ROUNDS)] + [

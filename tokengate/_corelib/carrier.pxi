@@ -601,13 +601,38 @@ cdef class Carrier(Debtor):
     # -- in: from the worker ---------------------------------------------------------------------------------------------
 
     def _listen(self, int pipe, int end, int bell, int timeout):
-        """Until one of three descriptors can be read (-1: there is none), or so many ms (-1: for ever). Bits of those that can
-        be. Wakes the loops that results have come for. On the carrier's thread."""
+        """Until one of three descriptors can be read (-1: there is none), or so many ms (-1: for ever). (The first can be, the
+        second can be). Wakes the loops that results have come for. On the carrier's thread."""
         cdef unsigned int found
         with nogil:
             self.settle_debt()
-            found = tg_listen(pipe, end, bell, timeout)
-        return found
+            found = tg_wire_listen(pipe, end, bell, timeout)
+            if found & 4:
+                tg_wire_clear(bell)
+        return found & 1 != 0, found & 2 != 0
+
+    def _send_now(self, int pipe, data):
+        """How many of these bytes a socket takes at once; BlockingIOError: none, OSError: it is broken. Does not let go of the
+        GIL. Under `drive`."""
+        cdef Py_buffer view
+        cdef int64_t sent
+        PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+        sent = tg_wire_send(pipe, view.buf, view.len)
+        PyBuffer_Release(&view)
+        if sent >= 0:
+            return sent
+        raise (BlockingIOError if sent == TG_WIRE_FULL else ConnectionError)()
+
+    def _hear_now(self, int pipe):
+        """What has come through a socket, b"" at its end; None: nothing yet. OSError: it is broken. Does not let go of the GIL.
+        On the carrier's thread."""
+        cdef unsigned char data[4096]
+        cdef int64_t got = tg_wire_receive(pipe, data, sizeof(data))
+        if got >= 0:
+            return PyBytes_FromStringAndSize(<char*>data, got)
+        if got != TG_WIRE_FULL:
+            raise ConnectionError
+        return None
 
     def _tell_loops(self):
         """Wakes the loops that results have come for; before anything that blocks. On the carrier's thread."""

@@ -287,8 +287,12 @@ cdef extern from "tg_carry.h" nogil:
     int64_t tg_pool_backlog(tg_pool *p, int64_t unknown)
     int64_t tg_pool_expected(tg_pool *p, tg_op *op, int64_t unknown)
 
-cdef extern from "tg_listen.h" nogil:
-    unsigned int tg_listen(int first, int second, int third, int timeout_ms)
+cdef extern from "tg_wire.h" nogil:
+    int TG_WIRE_FULL
+    unsigned int tg_wire_listen(int first, int second, int third, int timeout_ms)
+    int64_t tg_wire_send(int socket, const void *data, size_t size)
+    int64_t tg_wire_receive(int socket, void *data, size_t size)
+    void tg_wire_clear(int bell)
 
 cdef extern from "tg_board.h" nogil:
     enum:

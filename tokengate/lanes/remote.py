@@ -185,7 +185,6 @@ class RemoteWorker(_core.Carrier):
         self._died = ""  # how the last one ended
         self._backlog: list[Any] = []  # gathered by a submitter, left to this thread to send
         self._bell = _Bell()
-        self._buffer = bytearray(65_536)
 
     def run(self) -> None:
         """The body of the carrier's thread."""
@@ -325,7 +324,7 @@ class RemoteWorker(_core.Carrier):
         pieces = encode(frame)
         if len(pieces) == 1 and len(pieces[0]) <= MOST_AT_ONCE:
             try:
-                if running.pipe.send(pieces[0], _DONTWAIT) == len(pieces[0]):
+                if self._send_now(running.pipe.fileno(), pieces[0]) == len(pieces[0]):
                     return True
             except OSError:
                 return False  # this thread will see what is the matter
@@ -340,7 +339,7 @@ class RemoteWorker(_core.Carrier):
             view = memoryview(piece).cast("B")
             while view:
                 try:
-                    view = view[running.pipe.send(view, _DONTWAIT) :]
+                    view = view[self._send_now(running.pipe.fileno(), view) :]
                 except BlockingIOError:
                     # It may be blocked itself on a reply that is too large for the pipe.
                     self._tell_loops()
@@ -353,13 +352,12 @@ class RemoteWorker(_core.Carrier):
         """Until something has happened, or so many ms. False: the worker is gone."""
         running = self._running
         assert running is not None
-        found = self._listen(running.pipe.fileno(), running.sentinel, self._bell.source, timeout)
-        heard = bool(found & 1)
-        if found & 4:
-            self._bell.clear()
+        heard, ended = self._listen(
+            running.pipe.fileno(), running.sentinel, self._bell.source, timeout
+        )
         if heard and not self._receive():
             return False
-        if found & 2:
+        if ended:
             return False
         if not self._take_replies() and not heard and self.pending:
             self._look()
@@ -370,14 +368,13 @@ class RemoteWorker(_core.Carrier):
         running = self._running
         assert running is not None
         try:
-            got = running.pipe.recv_into(self._buffer, 0, _DONTWAIT)
-        except BlockingIOError:
-            return True
+            said = self._hear_now(running.pipe.fileno())
         except OSError:
             return False
-        if got == 0:
+        if said is None:
+            return True
+        if not said:
             return False
-        said = bytes(memoryview(self._buffer)[:got])
         while said:
             at = said.find(LARGE)
             if at < 0:
@@ -414,9 +411,6 @@ class RemoteWorker(_core.Carrier):
         )
         failure.__cause__ = error
         return failure
-
-
-_DONTWAIT = getattr(socket, "MSG_DONTWAIT", 0)
 
 
 class _Bell:
