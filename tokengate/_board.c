@@ -16,6 +16,7 @@
 #endif
 #if defined(__linux__)
 #  include <signal.h>
+#  include <sys/mman.h>
 #  include <sys/prctl.h>
 #endif
 
@@ -120,29 +121,44 @@ static PyObject *interrupt(PyObject *module, PyObject *const *args, Py_ssize_t c
 }
 
 #if !defined(_WIN32)
-PyDoc_STRVAR(receive_doc, "receive(fd, size, head, /)\n--\n\n"
+/* Large new memory that is about to be filled: in large pages, where the system gives those on request, which spares a
+ * fault for each of the small ones - a third of what it takes to receive it. */
+static void fill_soon(char *start, Py_ssize_t size)
+{
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    uintptr_t mask = (2u << 20) - 1, first = ((uintptr_t)start + mask) & ~mask, end = ((uintptr_t)start + (size_t)size) & ~mask;
+    if (first < end)
+        (void)madvise((void *)first, end - first, MADV_HUGEPAGE); /* a hint: it may be refused */
+#else
+    (void)start, (void)size;
+#endif
+}
+
+PyDoc_STRVAR(receive_doc, "receive(fd, size, head, mutable, /)\n--\n\n"
                           "Exactly `size` bytes of a stream socket, of which `head` has been read already.\n\n"
-                          "Copied once. Blocks; fewer where the stream ends. OSError where reading fails.");
+                          "As bytes or, `mutable`, a bytearray. Copied once. Blocks; fewer where the stream ends. OSError where reading fails.");
 
 static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t count)
 {
     (void)module;
     char *head;
     Py_ssize_t have;
-    if (!wants("receive", count, 3) || PyBytes_AsStringAndSize(args[2], &head, &have) < 0)
+    if (!wants("receive", count, 4) || PyBytes_AsStringAndSize(args[2], &head, &have) < 0)
         return NULL;
     int fd = (int)PyLong_AsLong(args[0]);
     Py_ssize_t size = PyLong_AsSsize_t(args[1]);
+    int mutable = PyObject_IsTrue(args[3]);
     if (PyErr_Occurred())
         return NULL;
     if (have > size) {
         PyErr_SetString(PyExc_ValueError, "receive(): the head is longer than the whole");
         return NULL;
     }
-    PyObject *whole = PyBytes_FromStringAndSize(NULL, size);
+    PyObject *whole = mutable ? PyByteArray_FromStringAndSize(NULL, size) : PyBytes_FromStringAndSize(NULL, size);
     if (whole == NULL)
         return NULL;
-    char *into = PyBytes_AS_STRING(whole);
+    char *into = mutable ? PyByteArray_AS_STRING(whole) : PyBytes_AS_STRING(whole);
+    fill_soon(into, size);
     memcpy(into, head, (size_t)have);
     while (have < size) {
         ssize_t got;
@@ -159,8 +175,10 @@ static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t cou
             break;
         have += got;
     }
-    if (have < size && _PyBytes_Resize(&whole, have) < 0)
-        return NULL;
+    if (have < size && mutable && PyByteArray_Resize(whole, have) < 0)
+        Py_CLEAR(whole);
+    if (have < size && !mutable)
+        _PyBytes_Resize(&whole, have); /* NULL, with an exception, where it fails */
     return whole;
 }
 #endif

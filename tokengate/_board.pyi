@@ -17,7 +17,7 @@ def post(
     started: monotonic ns; run: ns; payload: bytes or None.
     """
 
-def receive(fd: int, size: int, head: bytes, /) -> bytes:
+def receive(fd: int, size: int, head: bytes, mutable: bool, /) -> bytes | bytearray:
     """Exactly `size` bytes of a stream socket, of which `head` has been read already.
 
     Copied once. Blocks; fewer where the stream ends. OSError where reading fails.

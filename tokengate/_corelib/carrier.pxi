@@ -613,11 +613,15 @@ cdef class Carrier(Debtor):
 
     def _send_now(self, int pipe, data):
         """How many of these bytes a socket takes at once; BlockingIOError: none, OSError: it is broken. Does not let go of the
-        GIL. Under `drive`."""
+        GIL for a few of them. Under `drive`."""
         cdef Py_buffer view
         cdef int64_t sent
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
-        sent = tg_wire_send(pipe, view.buf, view.len)
+        if view.len <= AT_ONCE:
+            sent = tg_wire_send(pipe, view.buf, view.len)
+        else:
+            with nogil:  # copying it takes longer
+                sent = tg_wire_send(pipe, view.buf, view.len)
         PyBuffer_Release(&view)
         if sent >= 0:
             return sent

@@ -41,7 +41,7 @@ class Gone(Exception):
 class Pipe:
     """Reads exact amounts with few system calls. receive: the board's, None: it has none."""
 
-    def __init__(self, sock: socket.socket, receive: Callable[..., bytes] | None) -> None:
+    def __init__(self, sock: socket.socket, receive: Callable[..., Any] | None) -> None:
         self.sock = sock
         self.receive = receive
         self.rest: bytes = b""
@@ -55,9 +55,7 @@ class Pipe:
         if size > 65_536:
             self.rest = b""
             if self.receive is not None:
-                whole = self.receive(self.sock.fileno(), size, rest)
-                if len(whole) < size:
-                    raise Gone
+                whole: bytes = self._whole(size, rest, False)
                 return whole
             return rest + self._rest(size - len(rest))
         while len(rest) < size:
@@ -84,11 +82,21 @@ class Pipe:
             more += part
         return more
 
+    def _whole(self, size: int, head: bytes, mutable: bool) -> Any:
+        assert self.receive is not None
+        whole = self.receive(self.sock.fileno(), size, head, mutable)
+        if len(whole) < size:
+            raise Gone
+        return whole
+
     def read_into(self, size: int) -> bytearray:
         """The same, in memory that may be written to."""
-        data = bytearray(size)
         head = self.rest[:size]
         self.rest = self.rest[size:]
+        if size > 65_536 and self.receive is not None:
+            whole: bytearray = self._whole(size, head, True)
+            return whole
+        data = bytearray(size)
         data[: len(head)] = head
         view = memoryview(data)[len(head) :]
         while view:
