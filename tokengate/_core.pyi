@@ -404,6 +404,7 @@ class RemoteCore(Core):
 class Debtor:
     """A thread that ends tokens and wakes the loops they are awaited on a little later."""
 
+@disjoint_base
 class Carrier(Debtor):
     """The compiled half of `tokengate.lanes.remote.RemoteWorker`: one thread, one worker elsewhere.
     It holds the pool, never the core: a lane nobody holds can go.
