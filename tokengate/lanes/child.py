@@ -11,7 +11,6 @@ the pickle, the buffers. Replies go through the board (`tg_board.h`), and up the
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import importlib
 import os
@@ -31,6 +30,9 @@ KILL, ALIVE = b"k", b"!"  # to a worker's watcher, where it has one, and back
 HALT, HALTED = b"h", b"."  # the same
 RESULT, ERROR, NOTHING = 0, 1, 2
 OUT_OF_BAND = 16_384  # bytes; smaller ones are copied into the pickle
+SOON_NS = 250_000  # a frame that comes so soon after the last reply is one of many in a row,
+LINGER_NS = 150_000  # and the next is looked for so long before this worker sleeps
+IN_VAIN = 16  # such frames that are not followed by a look, after one that was in vain
 SIMPLE = frozenset((bool, int, float, str, type(None)))
 
 
@@ -69,8 +71,10 @@ class Pipe:
     def has_more(self) -> bool:
         """Whether something has come that was not read yet. Does not block."""
         if not self.rest:
-            with contextlib.suppress(BlockingIOError):
+            try:
                 self.rest = self.sock.recv(131_072, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return False
         return bool(self.rest)
 
     def _rest(self, size: int) -> bytes:
@@ -123,6 +127,16 @@ def pack(value: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:
         return False
 
     return pickle.dumps(value, 5, buffer_callback=keep), buffers
+
+
+def usable_cpus() -> int:
+    """How many CPUs this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+give_way: Callable[[], None] = getattr(os, "sched_yield", lambda: None)
 
 
 def describe(error: BaseException) -> str:
@@ -235,6 +249,9 @@ class Server:
         self.forked = False  # this is a child that a function forked, which has returned here
         self.told: int = 0  # when the parent was last told to look
         self.pause: int = 0  # ns after which it is told again though there is more to do
+        self.lingers: bool = usable_cpus() > 1  # else it would be in the parent's way
+        self.eager = False  # it lingers after the next reply
+        self.shy: int = 0  # for so many frames it does not
         self.ending = False  # it begins nothing more: set by another thread of the worker
 
     def serve(self) -> None:
@@ -245,6 +262,10 @@ class Server:
             while True:
                 size, count, pause = FRAME.unpack(pipe.read(FRAME.size))
                 self.pause = pause * 1000
+                self.eager = self.lingers and monotonic_ns() - self.told < SOON_NS
+                if self.eager and self.shy:
+                    self.shy -= 1
+                    self.eager = False
                 kinds = [BUFFER.unpack(pipe.read(BUFFER.size)) for _ in range(count)]
                 first, news, refs, payloads, ids, deadlines = pickle.loads(pipe.read(size))
                 buffers = iter(
@@ -267,8 +288,19 @@ class Server:
                         self.run(first + i, call, payload, own, ids[i], deadline, base.copy())
                 if not pipe.rest and (len(payloads) == 1 or not pipe.has_more()):
                     self.ring()
+                    if self.eager:
+                        self.linger(pipe)
         except (Gone, ConnectionError):
             return
+
+    def linger(self, pipe: Pipe) -> None:
+        """Looks for the next frame for a moment: being woken takes as long as all the rest."""
+        until = self.told + LINGER_NS
+        while not pipe.has_more():
+            if monotonic_ns() > until:
+                self.shy = IN_VAIN
+                return
+            give_way()
 
     def ring(self) -> None:
         """Tells the parent to look at the board."""
