@@ -35,7 +35,7 @@ PACKED := $(BUILT_FROM) Makefile CHANGELOG.md CONTRIBUTING.md \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help wave bench test check lint types suite native model sdist wheel install env clean
+.PHONY: help wave bench test check lint types suite native model sanitized sdist wheel install env clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 18
@@ -70,6 +70,12 @@ native: $(STAMPS)/package $(STAMPS)/with-$(TEST_EXTRA) ## the tests of the C hea
 
 model: $(STAMPS)/package $(STAMPS)/with-$(TEST_EXTRA) ## the models of the native layer alone (needs spin)
 	$(BIN)/pytest tests/model $(PYTEST_ARGS)
+
+# The interpreter is not instrumented, so the sanitizer's library comes first; what it leaks is its own.
+sanitized: ## the stress tests on a build with AddressSanitizer; best with a free-threaded PYTHON
+	$(MAKE) install TOKENGATE_SANITIZE=address TEST_EXTRA=test-core VENV=$(VENV)-address
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so)" ASAN_OPTIONS=detect_leaks=0 \
+		$(VENV)-address/bin/pytest tests/stress $(PYTEST_ARGS)
 
 sdist: dist/$(SDIST) ## dist/*.tar.gz
 
