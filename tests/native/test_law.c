@@ -217,6 +217,26 @@ static void threads_without_a_cpu_do_not_sleep(void)
     }
 }
 
+static void burners_that_lose_their_cpus_for_a_moment_get_no_company(void)
+{
+    /* A part of what is used is used by threads of a library, as for a product of matrices: no worker wants a whole CPU. */
+    trial t;
+    begin(&t, (model){.interpreter = true, .loop = true, .cpus = 2, .max = 64});
+    for (unsigned i = 0; i < 4000; i++) {
+        double got = i % 200 < 4 ? 0.65 : 0.98; /* every second for 20 ms others have them, too */
+        tg_look l = plain(&t, t.law.limit);
+        uint32_t cpus = t.law.limit < 2 ? t.law.limit : 2;
+        l.process = (int64_t)(got * cpus * (double)l.span);
+        l.cpu = l.steady_cpu = l.ready = l.process * 6 / 10;
+        l.steady = t.law.limit * l.span;
+        l.asleep = false;
+        l.prompt = 1;
+        tg_law_judge(&t.law, &l);
+        CHECK(t.law.limit <= 2);
+        CHECK(i < 100 || t.law.limit == 2);
+    }
+}
+
 static void a_cut_that_has_not_taken_effect_is_not_repeated(void)
 {
     trial t;
@@ -310,6 +330,7 @@ int main(void)
     one_outlier_cuts_nothing();
     workers_that_sleep_are_not_to_blame();
     threads_without_a_cpu_do_not_sleep();
+    burners_that_lose_their_cpus_for_a_moment_get_no_company();
     a_cut_that_has_not_taken_effect_is_not_repeated();
     those_past_the_limit_may_sleep_for_ever();
     clocks_that_say_nothing();

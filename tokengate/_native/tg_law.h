@@ -18,6 +18,7 @@
 
 #define TG_LAW_ROOM 0.93       /* below this part of capacity more workers may do more */
 #define TG_LAW_FULL 0.98       /* above it fewer workers may do as much */
+#define TG_LAW_BEYOND 0.85     /* the same where as many as there are CPUs burn outside the GIL already */
 #define TG_LAW_QUICK 0.75      /* below it the limit doubles, if the workers' shares allow it, */
 #define TG_LAW_ASLEEP 0.3      /* and below it also once capacity has been reached before */
 #define TG_LAW_ALONE 0.65      /* workers with at least this CPU share are not let in beyond the CPUs, */
@@ -86,7 +87,7 @@ typedef struct {
     double recent;  /* CPU s per s of the process but for its loops, over the last looks */
     double share;   /* CPU share that one active worker wants; an upper estimate */
     /* the window */
-    int64_t span, cpu, ready, loop_cpu, steady_cpu, steady, attach;
+    int64_t span, cpu, process, ready, loop_cpu, steady_cpu, steady, attach;
     uint32_t starved, prompt, attached, looks, asleep;
     /* memory */
     int64_t proof;                 /* when a prompt answer last proved the GIL free; 0: never */
@@ -102,7 +103,7 @@ typedef struct { uint32_t limit; tg_reason reason; double busy; } tg_ruling;
 
 static inline void tg_law_restart(tg_law *s)
 {
-    s->span = s->cpu = s->ready = s->loop_cpu = s->steady_cpu = s->steady = s->attach = 0;
+    s->span = s->cpu = s->process = s->ready = s->loop_cpu = s->steady_cpu = s->steady = s->attach = 0;
     s->starved = s->prompt = s->attached = s->looks = s->asleep = 0;
 }
 
@@ -119,6 +120,7 @@ static inline void tg_law_absorb(tg_law *s, const tg_look *l)
 {
     s->span += l->span;
     s->cpu += l->cpu > 0 ? l->cpu : 0;
+    s->process += l->process > 0 ? l->process : 0;
     s->ready += l->ready;
     s->looks++;
     s->asleep += l->asleep;
@@ -162,6 +164,8 @@ static inline tg_ruling tg_law_judge(tg_law *s, const tg_look *l)
         s->recent += ((double)l->process / (double)l->span - s->recent) * (weight > 1 ? 1 : weight);
     }
     double whole = busy >= TG_LAW_PART && s->recent > busy ? s->recent : busy;
+    if (busy >= TG_LAW_PART && s->span >= TG_LAW_STEP_NS && (double)s->process / span > whole)
+        whole = (double)s->process / span; /* the last moment may have been one in which others had the CPUs */
     held.busy = busy;
     if (l->active > s->limit) {
         /* A cut takes effect as tokens end; what is seen until then says nothing about it. But those that are past the
@@ -250,7 +254,9 @@ static inline tg_ruling tg_law_judge(tg_law *s, const tg_look *l)
     uint32_t most = l->max;
     if (l->now < s->bad_until && s->bad - 1 < most)
         most = s->bad > 1 ? s->bad - 1 : 1;
-    if (load >= TG_LAW_ROOM * capacity) {
+    /* There others that have the CPUs for a moment make it look as if workers left them free: judged over a longer window. */
+    bool beyond = l->gil && free_gil && s->limit >= l->cpus && load >= TG_LAW_HALF * capacity;
+    if (load >= (beyond ? TG_LAW_BEYOND : TG_LAW_ROOM) * capacity) {
         s->before = 0;
         s->settled = s->settled || s->span >= TG_LAW_DOUBT_NS;
         if (!free_gil && !l->loop && s->attached == 0 && s->limit < l->cpus && s->limit < most &&
@@ -284,7 +290,7 @@ static inline tg_ruling tg_law_judge(tg_law *s, const tg_look *l)
         s->before = 0;
         return tg_law_to(s, to > most ? most : to, TG_LAW_RAMPED, busy);
     }
-    if (s->span < TG_LAW_STEP_NS)
+    if (s->span < (beyond ? TG_LAW_WINDOW_NS : TG_LAW_STEP_NS))
         return held;
     if (s->before != 0 && s->before < s->limit && busy >= 0.5 && busy < s->before_busy * 1.02) {
         uint32_t to = s->before;
