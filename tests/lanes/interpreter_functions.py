@@ -25,6 +25,11 @@ def where():
 
 
 @task_token_guard(lane="interpreter")
+def cpus():
+    return os.sched_getaffinity(threading.get_native_id())
+
+
+@task_token_guard(lane="interpreter")
 def add(a, b=0):
     return a + b
 

@@ -52,6 +52,18 @@ async def test_interpreters_are_reused(lanes):
     assert lanes.stats().lanes["interpreter"].workers <= 2
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds to a CPU")
+@pytest.mark.parametrize("pin", ["core", "none", "auto"])
+async def test_pin(new_coordinator, pin):
+    usable = os.sched_getaffinity(0)
+    with use(new_coordinator(interpreter_workers=2, pin=pin, stop_timeout=20.0)):
+        found = await asyncio.gather(*[work.cpus() for _ in range(20)])
+    for cpus in found:
+        assert cpus <= usable
+        assert (len(cpus) == 1) if pin == "core" else (cpus == usable)
+    assert os.sched_getaffinity(0) == usable  # this thread's own
+
+
 def test_it_starts_nothing_before_it_is_used(lanes):
     assert "interpreter" not in lanes.stats().lanes
     assert work.add(1, 2).result() == 3
