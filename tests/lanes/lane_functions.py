@@ -86,6 +86,37 @@ def hold(started, gate):
     return os.getpid()
 
 
+heard = threading.Event()
+
+
+def wait_until_heard():
+    return heard.wait(20)
+
+
+def fail_when_heard():
+    return ValueError(heard.wait(20))
+
+
+class Waits:
+    """Unpickled, it is whether `heard` has been set."""
+
+    def __reduce__(self):
+        return wait_until_heard, ()
+
+
+class Fails(Exception):
+    def __reduce__(self):
+        return fail_when_heard, ()
+
+
+@task_token_guard(lane="process")
+def waits_in_the_parent(waits, fails):
+    if waits and fails:
+        heard.set()  # here it is unpickled, too, to see whether it can be
+        raise Fails
+    return Waits() if waits else None
+
+
 SLOW_ONE = 5_000
 
 

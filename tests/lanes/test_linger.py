@@ -19,7 +19,7 @@ def ends():
 
 
 def server(sock):
-    made = child.Server(sock, None, None, None, {})
+    made = child.Server(sock, None, None, None, {}, 2)
     made.lingers = True
     return made
 
@@ -52,10 +52,11 @@ def test_the_end_of_the_pipe_is_left_to_the_next_read(ends):
         pipe.read(1)
 
 
-@pytest.mark.parametrize(("cpus", "lingers"), [(1, False), (2, True)])
-def test_not_where_there_is_one_cpu(ends, monkeypatch, cpus, lingers):
+@pytest.mark.parametrize("quota", [1, 2])
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_not_where_there_is_one_cpu(ends, monkeypatch, cpus, quota):
     monkeypatch.setattr(child, "usable_cpus", lambda: cpus)
-    assert child.Server(ends[1], None, None, None, {}).lingers is lingers
+    assert child.Server(ends[1], None, None, None, {}, quota).lingers is (cpus == quota == 2)
 
 
 async def test_an_idle_worker_sleeps(lanes):

@@ -366,7 +366,7 @@ cdef class Carrier(Debtor):
         cdef int64_t charge
         cdef tg_start how
         cdef tg_summons more
-        while self.has_window():
+        while not self.left and self.has_window():
             if self.held == 0:
                 t = tg_pool_poll(self.pool, self.w, &left)
                 if left:
@@ -682,8 +682,12 @@ cdef class Carrier(Debtor):
             run = now - started if now > started else 0
         if not tg_ended(tg_word_load(&token.t.word)):
             try:
-                if payload is not None:
-                    value = _loads(payload) if buffers is None else _loads(payload, buffers=buffers)
+                if payload is None:
+                    pass
+                elif buffers is None and b"\x93" not in <bytes>payload:  # pickle's STACK_GLOBAL
+                    value = _loads(payload)
+                else:
+                    value = self._load(payload, buffers)
             except BaseException as error:
                 value = self._unreadable(error, kind)
                 kind = 1

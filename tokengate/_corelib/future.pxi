@@ -52,6 +52,8 @@ cdef class FutureBase(TokenBase):
         TokenBase.announce(self, state, old, now, by)
         try:
             if old & TG_BLOCKED and self.listens():
+                if by is not None:
+                    by.settle_debt()
                 self.tell(by is not None)  # last: callbacks may take their time, and raise what they like
         finally:
             # an abandoned one is not over before its function returns

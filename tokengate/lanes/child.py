@@ -238,6 +238,7 @@ class Server:
         board: Any,
         deadline_var: contextvars.ContextVar[int] | None,
         variables: dict[str, contextvars.ContextVar[Any]],
+        cpus: int,
     ) -> None:
         self.sock = sock
         self.memory = memory
@@ -249,7 +250,8 @@ class Server:
         self.forked = False  # this is a child that a function forked, which has returned here
         self.told: int = 0  # when the parent was last told to look
         self.pause: int = 0  # ns after which it is told again though there is more to do
-        self.lingers: bool = usable_cpus() > 1  # else it would be in the parent's way
+        self.lingers: bool = min(cpus, usable_cpus()) > 1  # else it is in the parent's way
+        self.untold = False  # replies lie on the board that the parent was not told of
         self.eager = False  # it lingers after the next reply
         self.shy: int = 0  # for so many frames it does not
         self.ending = False  # it begins nothing more: set by another thread of the worker
@@ -266,6 +268,8 @@ class Server:
                 if self.eager and self.shy:
                     self.shy -= 1
                     self.eager = False
+                if self.untold and (count or size > 65_536):
+                    self.ring()  # it may take long until all of this has come
                 kinds = [BUFFER.unpack(pipe.read(BUFFER.size)) for _ in range(count)]
                 first, news, refs, payloads, ids, deadlines = pickle.loads(pipe.read(size))
                 buffers = iter(
@@ -305,6 +309,7 @@ class Server:
     def ring(self) -> None:
         """Tells the parent to look at the board."""
         self.told = monotonic_ns()
+        self.untold = False
         self.sock.sendall(RING)
 
     def run(
@@ -374,6 +379,8 @@ class Server:
             self.send(number, started, run, kind, data or b"", large)
         elif finished - self.told > self.pause:
             self.ring()
+        else:
+            self.untold = True
 
     def send(
         self,

@@ -27,7 +27,7 @@ __all__ = ["main"]
 AGAIN = 0.05  # s until a function that goes on is told once more
 
 
-def main(pipe: int, control: int, board: int, name: str) -> None:
+def main(pipe: int, control: int, board: int, name: str, cpus: int) -> None:
     """Serve until the pipe is closed, or the run that is under way has been ended early.
 
     The descriptors stay the caller's.
@@ -37,7 +37,7 @@ def main(pipe: int, control: int, board: int, name: str) -> None:
     sock = socket.socket(fileno=os.dup(pipe))
     watcher = _Watcher(socket.socket(fileno=os.dup(control)))
     standin: Any = tokengate
-    server = child.Server(sock, memory, _board, standin._deadline_var, travel.variables)
+    server = child.Server(sock, memory, _board, standin._deadline_var, travel.variables, cpus)
     standin._server, standin._where = server, name
     watcher.start(server)
     sock.sendall(child.READY)

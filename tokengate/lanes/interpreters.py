@@ -60,7 +60,7 @@ class InterpreterLauncher:
     def launch(self, cpu: int | None, workers: int, cpus: int) -> Running:
         """An interpreter that is ready for its first token. Blocks; StartFailed if it fails."""
         try:
-            worker = _Worker(cpu)
+            worker = _Worker(cpu, cpus)
         except OSError as error:
             raise StartFailed(f"{type(error).__name__}: {error}") from error
         try:
@@ -75,7 +75,7 @@ class InterpreterLauncher:
 class _Worker:
     """One interpreter, as its carrier sees it, and the thread that runs it."""
 
-    def __init__(self, cpu: int | None) -> None:
+    def __init__(self, cpu: int | None, cpus: int) -> None:
         self.name = "an interpreter"
         self.pipe, self._their_pipe = socket.socketpair()
         self._control, self._their_control = socket.socketpair()
@@ -84,6 +84,7 @@ class _Worker:
         self.sentinel = self._sentinel.fileno()
         self._board = board_file()
         self.memory = mmap.mmap(self._board, _board.size)
+        self._cpus = cpus
         self._killed = False
         self._why = ""
         self._over = threading.Event()  # nothing of the interpreter is run any more
@@ -126,7 +127,13 @@ class _Worker:
         self._closed.set()
 
     def _code(self) -> str:
-        args = (self._their_pipe.fileno(), self._their_control.fileno(), self._board, self.name)
+        args = (
+            self._their_pipe.fileno(),
+            self._their_control.fileno(),
+            self._board,
+            self.name,
+            self._cpus,
+        )
         return CODE.format(
             path=sys.path,
             argv=sys.argv,

@@ -7,8 +7,10 @@ next worker. What a worker is - a process, an interpreter - is the business of i
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
+import pickle
 import select
 import socket
 import threading
@@ -196,10 +198,12 @@ class RemoteWorker(_core.Carrier):
                     self._carry()
                 except Exception:
                     # Its tokens must end, whatever went wrong here.
+                    self._tell_loops()
                     log.exception("a carrier of the %s lane starts over", self._label)
                     self._kill()
                     self._bury()
         finally:
+            self._tell_loops()
             if self._running is not None:
                 self._running.close()
                 self._running = None
@@ -264,6 +268,8 @@ class RemoteWorker(_core.Carrier):
         running = self._running
         if running is None:
             return
+        self._take_replies()
+        self._tell_loops()
         if not running.ended(GRACE):
             # Nothing can stop what it runs. Where that has been abandoned another carrier takes
             # this one's place, which stays with it until the function returns.
@@ -275,10 +281,12 @@ class RemoteWorker(_core.Carrier):
         self._take_replies()
         self._running = None
         self._backlog = []
-        fatal = self._lost()
+        try:
+            fatal = self._lost()
+        finally:
+            self._tell_loops()
         if fatal is not None:
             fatal[0].quarantine(fatal[1], self._died)
-        self._tell_loops()
         running.close()
 
     def _kill(self) -> None:
@@ -324,11 +332,14 @@ class RemoteWorker(_core.Carrier):
         pieces = encode(frame)
         if len(pieces) == 1 and len(pieces[0]) <= MOST_AT_ONCE:
             try:
-                if self._send_now(running.pipe.fileno(), pieces[0]) == len(pieces[0]):
-                    return True
+                sent = self._send_now(running.pipe.fileno(), pieces[0])
+            except BlockingIOError:
+                sent = 0  # what has been taken back from this worker still lies in its pipe
             except OSError:
                 return False  # this thread will see what is the matter
-            raise AssertionError("an idle worker's pipe was full")
+            if sent == len(pieces[0]):
+                return True
+            pieces = [memoryview(pieces[0])[sent:]]
         self._backlog.append(pieces)
         return False
 
@@ -342,6 +353,7 @@ class RemoteWorker(_core.Carrier):
                     view = view[self._send_now(running.pipe.fileno(), view) :]
                 except BlockingIOError:
                     # It may be blocked itself on a reply that is too large for the pipe.
+                    self._take_replies()
                     self._tell_loops()
                     if self._outlet.wait() and not self._receive():
                         raise Gone from None
@@ -382,6 +394,7 @@ class RemoteWorker(_core.Carrier):
                     log.error("%s said %r, which means nothing", running.name, said[:40])
                     return False
                 break
+            self._tell_loops()
             try:
                 reply, said = read_reply(running.pipe, said[at:])
             except (Gone, OSError):
@@ -389,6 +402,10 @@ class RemoteWorker(_core.Carrier):
             self._reply(*reply)
         self._take_replies()
         return True
+
+    def _load(self, payload: bytes, buffers: list[Any] | None) -> Any:
+        """A value that more than plain data is needed for."""
+        return _Unpickler(self, payload, buffers).load()
 
     def _failed(self, value: Any) -> BaseException:
         """The exception of a failed run, from what its worker sent."""
@@ -411,6 +428,18 @@ class RemoteWorker(_core.Carrier):
         )
         failure.__cause__ = error
         return failure
+
+
+class _Unpickler(pickle.Unpickler):
+    """Tells loops what they are owed before it runs code of others."""
+
+    def __init__(self, carrier: RemoteWorker, payload: bytes, buffers: list[Any] | None) -> None:
+        super().__init__(io.BytesIO(payload), buffers=buffers)
+        self._carrier = carrier
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        self._carrier._tell_loops()
+        return super().find_class(module_name, global_name)
 
 
 class _Bell:
@@ -451,8 +480,11 @@ class _Outlet:
             self._poll.register(self._end, select.POLLIN)
 
     def wait(self) -> bool:
-        """Until the pipe takes more; True: it must be read first. Gone if the worker has ended."""
-        events = dict(self._poll.poll())
+        """Until the pipe takes more, or it is time to look; True: it must be read first.
+
+        Gone if the worker has ended.
+        """
+        events = dict(self._poll.poll(LOOK))
         if self._end in events:
             raise Gone
         return bool(events.get(self._pipe, 0) & (select.POLLIN | select.POLLHUP))

@@ -77,7 +77,7 @@ def main(
     _quiet_stdin()
     memory = mmap.mmap(board_fd, _board.size)
     os.close(board_fd)
-    _server = child.Server(sock, memory, _board, _core._deadline_var, travel.variables)
+    _server = child.Server(sock, memory, _board, _core._deadline_var, travel.variables, cpus)
     enter_worker()
     _core.stand_in(_current)
     if hasattr(os, "register_at_fork"):
