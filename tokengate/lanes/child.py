@@ -251,8 +251,8 @@ class Server:
         self.told: int = 0  # when the parent was last told to look
         self.pause: int = 0  # ns after which it is told again though there is more to do
         self.lingers: bool = min(cpus, usable_cpus()) > 1  # else it is in the parent's way
-        self.untold = False  # replies lie on the board that the parent was not told of
-        self.eager = False  # it lingers after the next reply
+        self.untold: bool = False  # replies lie on the board that the parent was not told of
+        self.eager: bool = False  # it lingers after the next reply
         self.shy: int = 0  # for so many frames it does not
         self.ending = False  # it begins nothing more: set by another thread of the worker
 
