@@ -7,11 +7,11 @@ cdef enum:
 
 
 cdef class Debtor:
-    """A thread that ends tokens and wakes the loops they are awaited on a little later: a loop that was told at once would
-    wake to wait for the GIL, which this thread is about to let go, or about to use for its next token. The debt must be
-    settled before anything that waits, runs code of others, or ends the thread: until then that loop is told of nothing, by
-    nobody."""
+    """A thread that ends tokens and wakes the loops they are awaited on a little later."""
 
+    # A loop that was told at once would wake to wait for the GIL, which this thread is about to let go, or about to use for its
+    # next token. The debt must be settled before anything that waits, runs code of others, or ends the thread: until then that
+    # loop is told of nothing, by nobody.
     cdef tg_bell *owed  # of the loop to wake; the thread's own
 
     def __dealloc__(self):
