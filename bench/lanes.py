@@ -13,10 +13,11 @@ from multiprocessing.connection import Connection
 from statistics import median
 
 import _auto
+import _claiming
 import _lane_work as work
 import tokengate
 import wave_ratio
-from _cli import main
+from _cli import Run, main
 from _figures import Figure, Section, Target, ratios
 from _harness import Options, interleave
 from _work import burn
@@ -265,4 +266,10 @@ async def kill_once() -> tuple[float, float]:
 
 if __name__ == "__main__":
     wave = functools.partial(wave_ratio.run, lane="process")
-    raise SystemExit(main({"lanes": run, "wave-process": wave, "auto": _auto.run}))
+    sections: dict[str, Run] = {
+        "lanes": run,
+        "wave-process": wave,
+        "auto": _auto.run,
+        "free-threaded": _claiming.run,
+    }
+    raise SystemExit(main(sections))

@@ -1,0 +1,115 @@
+"""The thread lane without the GIL: against two bare threads, and two workers against one."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+
+import _lane_work as work
+import tokengate
+from _figures import Figure, Section, Target, ratios
+from _harness import Missing, Options, gil_enabled, interleave
+from _work import burn
+
+LANE = "thread lane"
+BARE = "two bare threads"
+ONE, TWO = "one worker", "two workers"
+WARM = 64
+
+EXPLANATION = """\
+Only without the GIL. 1.5 ms of Python: the same calls, on the thread lane and on two bare threads
+that take them from a deque. no-ops: tokens of a module-level function that wait while their
+coordinator is paused, from resume() until the last has ended, so that making them is not in it;
+nobody awaits them."""
+
+claim_noop = tokengate.task_token_guard("bench.claim.noop")(work.noop)
+claim_burn = tokengate.task_token_guard("bench.claim.burn")(burn)
+
+
+def run(options: Options) -> Section:
+    """The free-threaded figures of the thread lane. `Missing` on an interpreter with the GIL."""
+    if gil_enabled():
+        raise Missing("the free-threaded figures: this interpreter has the GIL")
+    section = Section("free-threaded", EXPLANATION)
+    turns, calls = work.turns_for(0.0015), options.pick(1_000, 300)
+    with tokengate.Coordinator() as coordinator, tokengate.use(coordinator):
+        python = interleave(
+            {
+                LANE: lambda: of_lane(turns, calls),
+                BARE: lambda: of_bare_threads(turns, calls),
+            },
+            options,
+        )
+    for name, values in python.items():
+        section.figures.append(Figure(f"1.5 ms of Python: {name}", "s", values))
+    section.figures.append(
+        Figure(
+            f"1.5 ms of Python: pace against {BARE}",
+            "x",
+            ratios(python[BARE], python[LANE]),
+            Target("at least", 0.95),
+        )
+    )
+    tokens = options.pick(65_536, 16_384)
+    noops = interleave({ONE: lambda: claimed(1, tokens), TWO: lambda: claimed(2, tokens)}, options)
+    for name, values in noops.items():
+        section.figures.append(Figure(f"no-ops: {name}", "us each", values))
+    section.figures.append(
+        Figure(
+            f"no-ops: pace of {TWO} against {ONE}",
+            "x",
+            ratios(noops[ONE], noops[TWO]),
+            Target("at least", 1.2),
+        )
+    )
+    return section
+
+
+def of_lane(turns: int, calls: int) -> float:
+    """Seconds."""
+    start = time.perf_counter()
+    results = list(claim_burn.map([turns] * calls))
+    took = time.perf_counter() - start
+    if results != [results[0]] * calls:
+        raise AssertionError("wrong results")
+    return took
+
+
+def of_bare_threads(turns: int, calls: int) -> float:
+    """The same."""
+    left = deque([turns] * calls)
+
+    def share() -> None:
+        while True:
+            try:
+                each = left.popleft()
+            except IndexError:
+                return
+            burn(each)
+
+    threads = [threading.Thread(target=share) for _ in range(2)]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return time.perf_counter() - start
+
+
+def claimed(workers: int, count: int) -> float:
+    """Microseconds a token, from claim to end."""
+    with (
+        tokengate.Coordinator(thread_workers=workers, loop_lag_target=None) as coordinator,
+        tokengate.use(coordinator),
+    ):
+        for token in [claim_noop() for _ in range(WARM * workers)]:
+            token.result()
+        coordinator.pause()
+        tokens = [claim_noop() for _ in range(count)]
+        start = time.perf_counter()
+        coordinator.resume()
+        for token in reversed(tokens):  # the last ones end last; waiting costs no worker anything
+            while not token.done():
+                time.sleep(0.0003)
+        return (time.perf_counter() - start) / count * 1e6
