@@ -761,7 +761,8 @@ cdef class Carrier(Debtor):
             token = <TokenBase>found
             started = tg_stamped(&token.t.started)
             if not tg_ended(tg_word_load(&token.t.word)):
-                token.op.deaths += 1
+                # in a row: not if another worker has meanwhile finished something that its carrier has not looked at yet
+                token.op.deaths = 1 if self.others_have_news(token.core) else token.op.deaths + 1
                 fallen = token
             self.finish(token, TG_FAILED, _failure(token, self._death_of(token)), started, max(0, now - started), now)
         if core is not None:
@@ -769,6 +770,13 @@ cdef class Carrier(Debtor):
         if fallen is not None and fallen.op.deaths >= DEADLY:
             return core, fallen.op.name if fallen.op.shared is None else OTHER
         return None
+
+    cdef bint others_have_news(self, RemoteCore core):
+        with self.sent_lock:
+            for each in core.carriers():
+                if each is not self and (<Carrier>each).board is not NULL and tg_board_has_news((<Carrier>each).board):
+                    return True
+        return False
 
     def _fail_again(self, error):
         """No worker can be had for the tokens that count as executing already: they fail. On the carrier's thread."""

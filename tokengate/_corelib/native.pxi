@@ -313,6 +313,7 @@ cdef extern from "tg_board.h" nogil:
     bint tg_board_revoke(tg_board *b, uint64_t number)
     bint tg_board_is(tg_board *b, uint64_t number, tg_slot state)
     bint tg_board_look(tg_board *b, tg_reply *reply, const unsigned char **payload)
+    bint tg_board_has_news(tg_board *b)
     void tg_board_took(tg_board *b, const tg_reply *reply)
 
 cdef extern from "tg_timer.h" nogil:

@@ -29,7 +29,8 @@ typedef struct {
      * sent; REVOKED: CAS), the worker (BEGUN: CAS). Read: both (acquire). acq_rel: who wins the slot sees what the other wrote. */
     _Atomic(uint32_t) slot[TG_BOARD_SLOTS];
     /* posted, taken: bytes of replies so far. posted: written by the worker (release: publishes the bytes), read by the
-     * parent (acquire). taken: the other way round (release: the room may be used again; acquire). */
+     * parent (acquire). taken: the other way round (release: the room may be used again; acquire). Any
+     * thread of the parent may compare the two (acquire): a stale pair only tells of news a moment late. */
     _Atomic(uint64_t) posted;
     char apart[56]; /* the two are written by two processes */
     _Atomic(uint64_t) taken;
@@ -133,6 +134,12 @@ static inline bool tg_board_look(tg_board *b, tg_reply *reply, const unsigned ch
         taken += left;
         atomic_store_explicit(&b->taken, taken, memory_order_release);
     }
+}
+
+/* The parent asks whether there is one, without taking it. Any thread of the parent. */
+static inline bool tg_board_has_news(tg_board *b)
+{
+    return atomic_load_explicit(&b->posted, memory_order_acquire) != atomic_load_explicit(&b->taken, memory_order_acquire);
 }
 
 static inline void tg_board_took(tg_board *b, const tg_reply *reply)
