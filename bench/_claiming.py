@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 
 import _lane_work as work
 import tokengate
+from _bare_threads import BARE, on_bare_threads
 from _figures import Figure, Section, Target, ratios
 from _harness import Missing, Options, gil_enabled, interleave
 from _work import burn
 
 LANE = "thread lane"
-BARE = "two bare threads"
 ONE, TWO = "one worker", "two workers"
 WARM = 64
 
@@ -78,23 +77,7 @@ def of_lane(turns: int, calls: int) -> float:
 
 def of_bare_threads(turns: int, calls: int) -> float:
     """The same."""
-    left = deque([turns] * calls)
-
-    def share() -> None:
-        while True:
-            try:
-                each = left.popleft()
-            except IndexError:
-                return
-            burn(each)
-
-    threads = [threading.Thread(target=share) for _ in range(2)]
-    start = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return time.perf_counter() - start
+    return on_bare_threads(burn, deque([turns] * calls))
 
 
 def claimed(workers: int, count: int) -> float:

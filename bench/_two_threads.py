@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import threading
 import time
 from collections import deque
 
+from _bare_threads import BARE, on_bare_threads
 from _figures import Figure, Line, Section, Target, ratios
 from _harness import Missing, Options, gil_enabled, interleave
 from _pools import gate
 from _work import WORKLOADS, Workload, burn, job
 
-THREADS = 2
 GATE = "TokenGate"
-BARE = "two bare threads"
 
 EXPLANATION = """\
 Only without the GIL: the calls of each workload of pure Python, made at once and gathered, against
@@ -39,27 +37,14 @@ async def through_gate(workload: Workload) -> float:
     return took
 
 
-def on_bare_threads(workload: Workload) -> float:
+def on_threads(workload: Workload) -> float:
     """Seconds of the same on two threads."""
     arguments = workload.arguments()
     results: list[int] = []
     start = time.perf_counter()
     for _ in range(PASSES):
         left = deque([arguments] * workload.count)
-
-        def work(left: deque[tuple[float, int]] = left) -> None:
-            while True:
-                try:
-                    each = left.popleft()
-                except IndexError:
-                    return
-                results.append(job(*each))
-
-        threads = [threading.Thread(target=work) for _ in range(THREADS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        on_bare_threads(lambda each: results.append(job(*each)), left)
     took = time.perf_counter() - start
     check(results, workload)
     return took
@@ -87,7 +72,7 @@ def run(options: Options) -> Section:
         samples = interleave(
             {
                 GATE: functools.partial(tokens, workload),
-                BARE: functools.partial(on_bare_threads, workload),
+                BARE: functools.partial(on_threads, workload),
             },
             options,
         )

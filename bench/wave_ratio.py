@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import functools
-import threading
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 import _gate
+from _bare_threads import BARE, on_bare_threads
 from _cli import main
 from _figures import Figure, Line, Section, Target, ratios
 from _harness import Options, gil_enabled, interleave, progress
@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 
 WAVES = 15
 QUICK_WAVES = 11
-THREADS = 2
 LOOP = "plain for loop"
 GATE = "TokenGate"
-BARE = "two bare threads"
 
 CHECK_EVERY = 61
 """One result in so many is computed again and compared; a prime, so that all four tasks come."""
@@ -80,23 +78,11 @@ class Race:
         """Seconds of a wave shared out between threads as they go."""
         call = self._mix.call_plain
         results: list[object] = [None] * count
-        left = deque(range(count))
 
-        def work() -> None:
-            while True:
-                try:
-                    index = left.popleft()
-                except IndexError:
-                    return
-                results[index] = call(index)
+        def work(index: int) -> None:
+            results[index] = call(index)
 
-        start = time.perf_counter()
-        threads = [threading.Thread(target=work) for _ in range(THREADS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        seconds = time.perf_counter() - start
+        seconds = on_bare_threads(work, deque(range(count)))
         self._check(results)
         return seconds
 
