@@ -60,6 +60,7 @@ ROUNDS: dict[str, tuple[int, int] | None] = {
     "path": (1_500, 600),
     "places": (60, 20),
     "pool": (4, 2),
+    "port": None,
     "ring": (3_000, 1_000),
     "timer": (3_000, 1_000),
     "wire": None,

@@ -148,7 +148,7 @@ cdef extern from "tg_port.h" nogil:
     void tg_port_adopt(tg_port *p)
     void tg_port_answer(tg_port *p, int64_t now)
     bint tg_port_due(tg_port *p, int64_t now, int64_t waited, uint32_t *seen)
-    void tg_port_await(tg_port *p, uint32_t seen)
+    void tg_port_await(tg_port *p, uint32_t seen, bint alone)
     double tg_port_busy(tg_port *p, int64_t now)
 
 cdef extern from "tg_bell.h" nogil:
@@ -269,6 +269,7 @@ cdef extern from "tg_pool.h" nogil:
     void tg_pool_cpus(tg_pool *p, uint32_t cpus, uint32_t initial)
     uint32_t tg_pool_cpus_now(tg_pool *p)
     void tg_pool_meet(tg_pool *p, tg_port *port)
+    bint tg_pool_alone(tg_pool *p)
     void tg_pool_attached(tg_pool *p, int64_t ns)
     size_t tg_pool_changes(tg_pool *p, uint64_t *seen, tg_change *out)
     void tg_pool_look(tg_pool *p, tg_pool_view *view)

@@ -201,7 +201,7 @@ cdef class Worker(Debtor):
         self.waited = tg_inbox_armed_at(&self.port.box)
         with nogil:
             self.settle_debt()
-            tg_port_await(self.port, seen)
+            tg_port_await(self.port, seen, tg_pool_alone(self.pool))
             awake = tg_now()
         self.attached = tg_now()
         tg_pool_attached(self.pool, self.attached - awake)

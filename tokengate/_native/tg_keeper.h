@@ -34,7 +34,8 @@
 #define TG_KEEPER_PAST 64u           /* looks remembered, a power of two */
 #define TG_KEEPER_OWN 0.4            /* lag of which the loop's own CPU time is this part is its own */
 #define TG_KEEPER_SERVED 0.8         /* a thread that is ready to run and used less than this part of a CPU has to wait for one */
-#define TG_KEEPER_BLOCKED 0.0005     /* with less CPU time than this part of it a loop was not even waiting for the GIL */
+#define TG_KEEPER_BLOCKED 0.0005     /* with less CPU time than this part of so much, or more, a loop was not even */
+#define TG_KEEPER_BLOCKED_NS 10000000 /* waiting for the GIL */
 
 typedef enum {
     TG_KEEPER_LEAVE, /* the pool is closing: the thread must end */
@@ -219,7 +220,7 @@ static inline tg_cause tg_watch_cause(const tg_watch *w, int64_t from, int64_t t
     if (before < 0 || after < before)
         return TG_CAUSE_STARVED; /* no clock to tell */
     double own = (double)(after - before) / (double)(to - from);
-    return own >= TG_KEEPER_OWN ? TG_CAUSE_OWN : own < TG_KEEPER_BLOCKED && to - from >= 2 * TG_FIRST_WAIT_NS ? TG_CAUSE_BLOCKED : TG_CAUSE_STARVED;
+    return own >= TG_KEEPER_OWN ? TG_CAUSE_OWN : own < TG_KEEPER_BLOCKED && to - from >= TG_KEEPER_BLOCKED_NS ? TG_CAUSE_BLOCKED : TG_CAUSE_STARVED;
 }
 
 static inline void tg_watch_note(tg_look *l, tg_cause cause, int64_t lag)

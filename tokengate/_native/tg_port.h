@@ -19,9 +19,10 @@
 
 #define TG_PORT_SAMPLES 16u /* drains remembered for the keeper; a power of two */
 
-/* Loop-goes-first: a wake-up this old is waited for by workers, for at most so long (ns). */
-#define TG_FIRST_AFTER_NS 1000000
-#define TG_FIRST_WAIT_NS 5000000
+/* Loop-goes-first, ns. */
+#define TG_FIRST_AFTER_NS 1000000 /* workers let go of the GIL for a wake-up this old, */
+#define TG_FIRST_LATE_NS 5000000  /* and for one this old wait for the answer also where others stand in line for the GIL, */
+#define TG_FIRST_WAIT_NS 500000   /* for at most so long: time to wake up and to take it */
 
 /* CPU clocks of other threads: Linux tells them by a number that is safe to ask for when the thread has gone. */
 #define TG_NO_CLOCK 0
@@ -244,10 +245,15 @@ static inline bool tg_port_due(tg_port *p, int64_t now, int64_t waited, uint32_t
            atomic_load_explicit(&p->engaged, memory_order_relaxed) == 0;
 }
 
-/* Waits, at most TG_FIRST_WAIT_NS, until the loop answers that wake-up. Detached from the interpreter. */
-static inline void tg_port_await(tg_port *p, uint32_t seen)
+/* Waits, at most TG_FIRST_WAIT_NS, until the loop answers that wake-up. Detached from the interpreter. Not at once where
+ * others burn as well (`alone`: none does): the GIL goes to whoever has waited for it longest, and a worker that lets go of
+ * it stands behind the loop in that line. One that slept here instead would leave its place unused, and most often in
+ * vain, as the GIL went to another worker. */
+static inline void tg_port_await(tg_port *p, uint32_t seen, bool alone)
 {
-    int64_t until = tg_now() + TG_FIRST_WAIT_NS, left;
+    int64_t now = tg_now(), until = now + TG_FIRST_WAIT_NS, left;
+    if (!alone && now - tg_inbox_armed_at(&p->box) < TG_FIRST_LATE_NS)
+        return;
     atomic_fetch_add_explicit(&p->waiters, 1, memory_order_seq_cst);
     while (atomic_load_explicit(&p->answers, memory_order_seq_cst) == seen && (left = until - tg_now()) > 0) {
 #if defined(__linux__)
