@@ -46,6 +46,7 @@ cdef class FutureBase
 cdef class ExecutorBase
 
 include "_corelib/runtime.pxi"
+include "_corelib/references.pxi"
 include "_corelib/contexts.pxi"
 include "_corelib/inbound.pxi"
 include "_corelib/token.pxi"

@@ -172,7 +172,7 @@ cdef class Collector:
                     self.await_end(token)
                 if core.sent_lock is not None and not self.pack(core, token, block is not None, packed):
                     continue
-                Py_INCREF(token)  # the queue's reference, held for it by the chunk
+                tg_lend(token)  # the queue's reference, held for it by the chunk
                 chunk[filled] = &token.t
                 filled += 1
                 if prompt or filled == full:

@@ -63,6 +63,7 @@ cdef object _own_context():
     thread that runs in it. `_disown` before it is dropped or handed out."""
     context = PyContext_CopyCurrent()
     PyObject_GC_UnTrack(context)
+    tg_give(context)  # the thread that runs in it drops it
     return context
 
 
@@ -102,6 +103,9 @@ cdef class _Wardrobe:
         """`used`, which was entered for it, has been left."""
         # Somebody who still refers to it (what ContextVar.set returns does) could tell that it is not his alone.
         if type(context) is _Snapshot and tg_vars_of(used) == tg_vars_of((<_Snapshot>context).context):
+            if self.of is context and self.context is None:
+                self.context = used
+                return
             self.clear()
             if self.of is None:  # it is: but for what a finalizer may have run just now
                 self.of = <_Snapshot>context

@@ -296,7 +296,7 @@ cdef class Core:
         is full."""
         cdef tg_token *t = &token.t
         cdef tg_receipt receipt
-        Py_INCREF(token)  # the queue's reference
+        tg_lend(token)  # the queue's reference
         receipt = tg_pool_submit(self.pool, t.op, &t, 1, patient, t.created)
         if receipt.shed is not NULL:
             _end_shed(self, receipt.shed)

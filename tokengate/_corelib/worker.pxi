@@ -167,7 +167,8 @@ cdef class Worker(Debtor):
             run = self.execute(token, &late, &now)
             if self.generation != tg_generation():
                 return False
-            core = token.core
+            if core is not token.core:
+                core = token.core
             token = None
             if self.port is not NULL and tg_port_due(self.port, now, self.waited, &seen):
                 self.let_loop_go_first(seen)
@@ -224,10 +225,11 @@ cdef class Worker(Debtor):
         cdef Seat seat = token.op.seat
         cdef uint32_t to = TG_COMPLETED
         cdef tg_step step
-        cdef object fn = token.fn, args = token.args, kwargs = token.kwargs, context = token.context
+        # [W2] ours now
+        cdef object fn = tg_take_fn(token), args = tg_take_args(token), kwargs = tg_take_kwargs(token)
+        cdef object context = tg_take_context(token)
         cdef object value = None, used = None
         cdef bint sole = token.sole
-        token.fn = token.args = token.kwargs = token.context = None  # [W2] ours now
         with cython.critical_section(self):  # partner: the properties `token` and `tokens`, read by reports
             self.current = token
             if outer is not None:
