@@ -123,7 +123,7 @@ class Coordinator(_core.Core):
         lanes = found[0].lanes if found else {}
         if thread_workers is None and "thread" in lanes and not machine.asked_thread_workers():
             thread_workers = lanes["thread"].workers
-        maximum = thread_count(thread_workers)
+        maximum = self._count_threads(thread_workers)
         further = {
             "process": count_or_none("process_workers", process_workers),
             "interpreter": count_or_none("interpreter_workers", interpreter_workers),
@@ -191,6 +191,9 @@ class Coordinator(_core.Core):
         self._opening = threading.Lock()
         self._paused.clear()
         self._lane.forget()
+
+    def _count_threads(self, asked: int | None) -> int:
+        return thread_count(asked)
 
     def _count_cpus(self) -> int:
         """CPUs to make workers for; the keeper looks from now on whether that has changed."""

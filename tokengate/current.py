@@ -22,21 +22,35 @@ _chosen: ContextVar[Coordinator] = ContextVar("tokengate.coordinator")
 class _Default(Coordinator):
     """The one that is made when the package is imported.
 
-    An import must not fail for what the environment says of the CPUs: nothing would run then, the
-    doctor neither. What is wrong is told as a warning, and the system's own answer taken.
+    An import must not fail for what the environment says of CPUs and workers: nothing would run
+    then, the doctor neither. What is wrong is told as a warning, and the answer taken that holds
+    without it.
     """
+
+    def _count_threads(self, asked: int | None) -> int:
+        try:
+            return super()._count_threads(asked)
+        except ValueError as error:
+            if asked is not None:
+                raise
+            _warn(error, machine.DEFAULT_THREAD_WORKERS)
+            return machine.DEFAULT_THREAD_WORKERS
 
     def _count_cpus(self) -> int:
         try:
             return super()._count_cpus()
         except ValueError as error:
             count = machine.cpu_count_without_override()
-            warnings.warn(
-                f"{error}; the default coordinator goes by {count} instead",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+            _warn(error, count)
             return count
+
+
+def _warn(error: ValueError, instead: int) -> None:
+    warnings.warn(
+        f"{error}; the default coordinator goes by {instead} instead",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 _default: Coordinator = _Default()

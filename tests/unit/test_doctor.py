@@ -357,6 +357,16 @@ def test_on_a_bad_day() -> None:
     assert done.stdout.rstrip().splitlines()[-1].startswith("1 error, ")
 
 
+def test_a_wrong_number_of_workers_is_told() -> None:
+    done = doctor(TOKENGATE_THREAD_WORKERS="many")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "RuntimeWarning: TOKENGATE_THREAD_WORKERS='many' is not a whole" in done.stderr
+    assert "the default coordinator goes by 64 instead" in done.stderr
+    assert "ERROR: TOKENGATE_THREAD_WORKERS='many' is not a whole" in " ".join(done.stdout.split())
+    assert done.stdout.rstrip().splitlines()[-1].startswith("1 error, ")
+
+
 def test_a_slow_switch_interval_is_told(tmp_path: Path) -> None:
     (tmp_path / "slow.py").write_text("import sys; sys.setswitchinterval(0.1)")
     paths = os.pathsep.join([str(PACKAGE_ROOT), str(tmp_path)])
