@@ -18,7 +18,6 @@ __all__ = [
     "wait_empty_on_thread",
     "wait_on_loop",
     "wait_on_thread",
-    "wait_returned_on_loop",
     "wait_returned_on_thread",
 ]
 
@@ -146,17 +145,11 @@ def roster_of(tokens: Iterable[Token[Any]]) -> Roster:
     return roster
 
 
-async def wait_returned_on_loop(tokens: Iterable[Token[Any]]) -> None:
-    """Until all have ended and their functions, if they ever started, have returned."""
-    roster = roster_of(tokens)
-    try:
-        await wait_empty_on_loop(roster)
-    finally:
-        roster.clear()
-
-
 def wait_returned_on_thread(tokens: Iterable[Token[Any]], timeout: float | None = None) -> bool:
-    """The same for a thread without a loop; timeout in seconds. False: it passed first."""
+    """Until all have ended and their functions, if they ever started, have returned.
+
+    For a thread without a loop; timeout in seconds. False: it passed first.
+    """
     deadline = None if timeout is None else monotonic() + timeout
     roster = roster_of(tokens)
     try:

@@ -354,8 +354,8 @@ cdef class Carrier(Debtor):
     cdef int64_t look_ahead(self):
         """How much work is to be sent ahead, for what waits now. The more, the fewer wake-ups and changes of threads, and the
         longer this thread may wait for the GIL before its worker has nothing to do."""
-        cdef int64_t share = tg_pool_backlog(self.pool, UNKNOWN_NS) // DEPTH
-        return min(max(share, AHEAD_NS), FAR_AHEAD_NS)
+        cdef int64_t share = tg_pool_backlog(self.pool, UNKNOWN_NS, FAR_AHEAD_NS * DEPTH) // DEPTH
+        return max(share, AHEAD_NS)
 
     cdef tg_token *claim(self, tg_summons *summons) except? NULL:
         """The next token to send, ADMITTED; NULL: none, or no more should be. Under drive and sent_lock."""

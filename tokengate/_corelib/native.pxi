@@ -285,7 +285,7 @@ cdef extern from "tg_carry.h" nogil:
     void tg_pool_uncharge(tg_pool *p, tg_op *op, int64_t charge)
     bint tg_pool_give_back(tg_pool *p, tg_token *t)
     tg_token *tg_pool_fetch(tg_pool *p, tg_worker *w, int64_t now, tg_summons *out)
-    int64_t tg_pool_backlog(tg_pool *p, int64_t unknown)
+    int64_t tg_pool_backlog(tg_pool *p, int64_t unknown, int64_t enough)
     int64_t tg_pool_expected(tg_pool *p, tg_op *op, int64_t unknown)
 
 cdef extern from "tg_wire.h" nogil:

@@ -66,16 +66,18 @@ static inline tg_token *tg_pool_fetch(tg_pool *p, tg_worker *w, int64_t now, tg_
     return t;
 }
 
-/* What all that waits is expected to run, ns for each worker. */
-static inline int64_t tg_pool_backlog(tg_pool *p, int64_t unknown)
+/* What all that waits and may be admitted is expected to run, ns for each worker; counted up to `enough` only. */
+static inline int64_t tg_pool_backlog(tg_pool *p, int64_t unknown, int64_t enough)
 {
-    double sum = 0.0;
     tg_mutex_lock(&p->lock);
-    for (tg_op *op = p->ops; op != NULL; op = op->next_op)
-        sum += (double)op->waiting * (double)(op->measured ? (int64_t)op->mean : unknown);
-    sum /= p->max_workers > 0 ? p->max_workers : 1;
+    const tg_fair *fair = &p->gate.fair;
+    double workers = p->max_workers > 0 ? (double)p->max_workers : 1.0, sum = 0.0, most = (double)enough * workers;
+    for (size_t i = 0; i < fair->length && sum < most; i++) {
+        const tg_queue *q = fair->queues[i];
+        sum += (double)q->waiting * (double)(q->op->measured ? (int64_t)q->op->mean : unknown);
+    }
     tg_mutex_unlock(&p->lock);
-    return sum < 1e18 ? (int64_t)sum : (int64_t)1e18;
+    return sum < most ? (int64_t)(sum / workers) : enough;
 }
 
 /* What a token is expected to run, ns: its operation's mean, or `unknown` until it has been measured. */

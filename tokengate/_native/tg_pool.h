@@ -408,11 +408,11 @@ static inline void tg_pool_attached(tg_pool *p, int64_t ns)
     atomic_fetch_add_explicit(&p->steer.attach_ns, (uint64_t)ns, memory_order_relaxed);
 }
 
-/* At most one worker is active. Any thread. */
+/* At most one worker is active, those that have been replaced apart. Any thread. */
 static inline bool tg_pool_alone(tg_pool *p)
 {
     tg_mutex_lock(&p->lock);
-    bool alone = tg_pool_active(p) <= 1;
+    bool alone = tg_pool_active(p) - tg_pool_replaced(p) <= 1;
     tg_mutex_unlock(&p->lock);
     return alone;
 }
