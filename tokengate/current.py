@@ -23,8 +23,8 @@ class _Default(Coordinator):
     """The one that is made when the package is imported.
 
     An import must not fail for what the environment says of CPUs and workers: nothing would run
-    then, the doctor neither. What is wrong is told as a warning, and the answer taken that holds
-    without it.
+    then, the doctor neither. What is wrong is told as a warning, and the system's own answer taken,
+    or the built-in one.
     """
 
     def _count_threads(self, asked: int | None) -> int:

@@ -148,7 +148,8 @@ cdef extern from "tg_port.h" nogil:
     void tg_port_adopt(tg_port *p)
     void tg_port_answer(tg_port *p, int64_t now)
     bint tg_port_due(tg_port *p, int64_t now, int64_t waited, uint32_t *seen)
-    void tg_port_await(tg_port *p, uint32_t seen, bint alone)
+    bint tg_port_late(tg_port *p, int64_t now)
+    void tg_port_await(tg_port *p, uint32_t seen)
     double tg_port_busy(tg_port *p, int64_t now)
 
 cdef extern from "tg_bell.h" nogil:

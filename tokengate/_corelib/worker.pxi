@@ -39,6 +39,7 @@ cdef class Worker(Debtor):
     cdef int64_t lent        # ns of nested runs inside the current one
     cdef int64_t attached    # when it last let other threads in
     cdef int64_t sampled     # when it last measured the CPU time of a run
+    cdef bint shares         # a GIL with others
     cdef bint measures       # it does: there is a GIL, and a clock of this thread's CPU time
     cdef tg_port *port       # of the loop that the last token's waiter is on
     cdef int64_t waited      # the wake-up of that loop that has been waited for
@@ -101,6 +102,7 @@ cdef class Worker(Debtor):
         self.thread_ident = threading.get_ident()
         _set_thread_value("tokengate.worker", self)
         if gil_enabled():
+            self.shares = True
             tg_watch_own_gil(self.pool, self.w)
             self.measures = tg_clock_cpu(self.w.clock) >= 0
         try:
@@ -170,7 +172,8 @@ cdef class Worker(Debtor):
             if core is not token.core:
                 core = token.core
             token = None
-            if self.port is not NULL and tg_port_due(self.port, now, self.waited, &seen):
+            if (self.shares and self.port is not NULL and tg_port_due(self.port, now, self.waited, &seen)
+                    and (tg_port_late(self.port, now) or tg_pool_alone(self.pool))):
                 self.let_loop_go_first(seen)
             if self.aside:
                 # it ran an event loop of its own
@@ -196,13 +199,12 @@ cdef class Worker(Debtor):
         self.waited = 0
 
     cdef void let_loop_go_first(self, uint32_t seen):
-        # The loop was woken a while ago and waits for the GIL; a worker that only let go of it for a moment would most
-        # often get it back itself. Once for each wake-up: a loop that is stuck must not stop the workers.
+        # Once for each wake-up: a loop that is stuck must not stop the workers.
         cdef int64_t awake
         self.waited = tg_inbox_armed_at(&self.port.box)
         with nogil:
             self.settle_debt()
-            tg_port_await(self.port, seen, tg_pool_alone(self.pool))
+            tg_port_await(self.port, seen)
             awake = tg_now()
         self.attached = tg_now()
         tg_pool_attached(self.pool, self.attached - awake)

@@ -20,9 +20,9 @@
 #define TG_PORT_SAMPLES 16u /* drains remembered for the keeper; a power of two */
 
 /* Loop-goes-first, ns. */
-#define TG_FIRST_AFTER_NS 1000000 /* workers let go of the GIL for a wake-up this old, */
-#define TG_FIRST_LATE_NS 5000000  /* and for one this old wait for the answer also where others stand in line for the GIL, */
-#define TG_FIRST_WAIT_NS 500000   /* for at most so long: time to wake up and to take it */
+#define TG_FIRST_AFTER_NS 1000000 /* a worker that burns alone waits for the answer to a wake-up this old, */
+#define TG_FIRST_LATE_NS 5000000  /* one beside others for that to one this old, */
+#define TG_FIRST_WAIT_NS 500000   /* at most so long: time for the loop to wake up and take the GIL */
 
 /* CPU clocks of other threads: Linux tells them by a number that is safe to ask for when the thread has gone. */
 #define TG_NO_CLOCK 0
@@ -245,15 +245,18 @@ static inline bool tg_port_due(tg_port *p, int64_t now, int64_t waited, uint32_t
            atomic_load_explicit(&p->engaged, memory_order_relaxed) == 0;
 }
 
-/* Waits, at most TG_FIRST_WAIT_NS, until the loop answers that wake-up. Detached from the interpreter. Not at once where
- * others burn as well (`alone`: none does): the GIL goes to whoever has waited for it longest, and a worker that lets go of
- * it stands behind the loop in that line. One that slept here instead would leave its place unused, and most often in
- * vain, as the GIL went to another worker. */
-static inline void tg_port_await(tg_port *p, uint32_t seen, bool alone)
+/* A wake-up that is due is so old that it is waited for whatever others do. Before that a worker beside others does not:
+ * most often the GIL would go to one of them, and its own place be left unused for nothing. */
+static inline bool tg_port_late(tg_port *p, int64_t now)
 {
-    int64_t now = tg_now(), until = now + TG_FIRST_WAIT_NS, left;
-    if (!alone && now - tg_inbox_armed_at(&p->box) < TG_FIRST_LATE_NS)
-        return;
+    return now - tg_inbox_armed_at(&p->box) > TG_FIRST_LATE_NS;
+}
+
+/* Waits, at most TG_FIRST_WAIT_NS, until the loop answers that wake-up. Detached from the interpreter: who only let go of
+ * the GIL for a moment would get it back itself, before the loop has woken up. */
+static inline void tg_port_await(tg_port *p, uint32_t seen)
+{
+    int64_t until = tg_now() + TG_FIRST_WAIT_NS, left;
     atomic_fetch_add_explicit(&p->waiters, 1, memory_order_seq_cst);
     while (atomic_load_explicit(&p->answers, memory_order_seq_cst) == seen && (left = until - tg_now()) > 0) {
 #if defined(__linux__)

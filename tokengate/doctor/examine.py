@@ -19,13 +19,17 @@ from tokengate._core import gil_enabled
 from tokengate.doctor import versions
 from tokengate.doctor.findings import Finding, of_cpus, of_gil, of_limits, of_neighbours
 from tokengate.lanes.availability import LaneReport, lane_report
-from tokengate.machine import PinningError, default_thread_workers, pin_current_thread
+from tokengate.machine import (
+    DEFAULT_THREAD_WORKERS,
+    PinningError,
+    default_thread_workers,
+    pin_current_thread,
+)
 from tokengate.machine.cgroups import Throttling, throttling
 from tokengate.machine.snapshot import Topology, topology
 
 __all__ = ["Examination", "examine"]
 
-UNTIL_THEN = "Correct or remove it: until then no coordinator can be made."
 PATIENCE = 10.0  # s; a token that has not ended by then counts as hung
 
 
@@ -81,15 +85,19 @@ def examine(modules: Sequence[str] = (), *, root: Path = Path("/")) -> Examinati
     try:
         cpus = topology(root=root)
     except ValueError as error:
-        findings.append(Finding("error", "override-wrong", f"{error}.", UNTIL_THEN))
+        advice = "Correct or remove it: until then no coordinator can be made."
+        findings.append(Finding("error", "override-wrong", f"{error}.", advice))
     else:
         findings += of_cpus(cpus, throttled)
-        try:
-            default_thread_workers()
-        except ValueError as error:
-            findings.append(Finding("error", "workers-wrong", f"{error}.", UNTIL_THEN))
-        else:
-            _try_threads(findings)
+        _try_threads(findings)
+    try:
+        default_thread_workers()
+    except ValueError as error:
+        advice = (
+            "Correct or remove it: until then Coordinator() needs thread_workers, and the default "
+            f"coordinator goes by {DEFAULT_THREAD_WORKERS}."
+        )
+        findings.append(Finding("error", "workers-wrong", f"{error}.", advice))
     findings += of_gil(free_threaded, gil["enabled"], gil["switch_interval"])
     findings += of_neighbours(free_threaded, packages)
     limits = _limits()
