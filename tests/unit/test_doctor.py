@@ -346,24 +346,22 @@ def test_as_a_user_starts_it() -> None:
     assert titles[1:5] == ["Versions", "GIL", "CPUs", "Lanes"]
 
 
-def test_on_a_bad_day() -> None:
+@pytest.mark.parametrize(
+    ("variable", "value", "wrong", "instead"),
+    [
+        ("TOKENGATE_CPUS", "60000", "asks for 60000 CPUs", ""),
+        ("TOKENGATE_THREAD_WORKERS", "many", "is not a whole number", "64 instead"),
+    ],
+)
+def test_on_a_bad_day(variable: str, value: str, wrong: str, instead: str) -> None:
     """What is wrong with the environment is told, by the doctor and before it, not by a traceback."""
-    done = doctor(TOKENGATE_CPUS="60000")
+    done = doctor(**{variable: value})
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "RuntimeWarning: TOKENGATE_CPUS='60000' asks for 60000 CPUs" in done.stderr
-    assert "the default coordinator goes by" in done.stderr
-    assert "ERROR: TOKENGATE_CPUS='60000' asks for 60000 CPUs" in " ".join(done.stdout.split())
-    assert done.stdout.rstrip().splitlines()[-1].startswith("1 error, ")
-
-
-def test_a_wrong_number_of_workers_is_told() -> None:
-    done = doctor(TOKENGATE_THREAD_WORKERS="many")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    assert "RuntimeWarning: TOKENGATE_THREAD_WORKERS='many' is not a whole" in done.stderr
-    assert "the default coordinator goes by 64 instead" in done.stderr
-    assert "ERROR: TOKENGATE_THREAD_WORKERS='many' is not a whole" in " ".join(done.stdout.split())
+    told = f"{variable}={value!r} {wrong}"
+    assert f"RuntimeWarning: {told}" in done.stderr
+    assert f"the default coordinator goes by {instead}" in done.stderr
+    assert f"ERROR: {told}" in " ".join(done.stdout.split())
     assert done.stdout.rstrip().splitlines()[-1].startswith("1 error, ")
 
 
