@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tokengate import Coordinator, Token, TokenDeadlock, current_token, task_token_guard, use
-from tokengate.waiting import wait_returned_on_thread
+from tokengate.waiting import roster_of, wait_empty_on_loop, wait_returned_on_thread
 
 if TYPE_CHECKING:
     from tests.conftest import Gate, NewCoordinator
@@ -131,6 +132,45 @@ def test_a_watcher_that_raises_is_logged_and_harms_nobody(
 
 
 # -- many tokens -----------------------------------------------------------------------------------
+
+
+async def wait_returned_on_loop(tokens: list[Token[Any]]) -> None:
+    """As a group's end does."""
+    roster = roster_of(tokens)
+    try:
+        await wait_empty_on_loop(roster)
+    finally:
+        roster.clear()
+
+
+async def test_waiting_on_a_loop(coordinator: Coordinator, gate: Gate) -> None:
+    tokens = [coordinator.submit(gate), coordinator.submit(gate), coordinator.submit(int)]
+    await gate.entered(2)
+    tokens[0].cancel()
+    waiting = asyncio.ensure_future(wait_returned_on_loop(tokens))
+    gate.let_pass()
+    await asyncio.wait([tokens[2]])
+    assert not waiting.done()
+    gate.open()
+    await waiting
+    assert all(token.done() and not token.abandoned for token in tokens)
+    await wait_returned_on_loop(tokens)
+    await wait_returned_on_loop([])
+
+
+async def test_a_cancelled_wait_leaves_the_tokens_alone(
+    coordinator: Coordinator, gate: Gate
+) -> None:
+    token = coordinator.submit(gate)
+    await gate.entered()
+    waiting = asyncio.ensure_future(wait_returned_on_loop([token]))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not token.done()
+    gate.open()
+    await token
 
 
 def test_waiting_on_a_thread(coordinator: Coordinator, gate: Gate) -> None:
