@@ -103,12 +103,11 @@ cdef class _Wardrobe:
         """`used`, which was entered for it, has been left."""
         # Somebody who still refers to it (what ContextVar.set returns does) could tell that it is not his alone.
         if type(context) is _Snapshot and tg_vars_of(used) == tg_vars_of((<_Snapshot>context).context):
-            if self.of is context and self.context is None:
-                self.context = used
-                return
-            self.clear()
-            if self.of is None:  # it is: but for what a finalizer may have run just now
-                self.of = <_Snapshot>context
+            if self.of is not context:
+                self.clear()
+                if self.of is None:  # it is: but for what a finalizer may have run just now
+                    self.of = <_Snapshot>context
+            if self.of is context and self.context is None:  # what ran meanwhile may have put one here
                 self.context = used
 
     cdef inline void clear(self) noexcept:

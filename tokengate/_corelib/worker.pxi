@@ -38,8 +38,8 @@ cdef class Worker(Debtor):
     cdef TokenBase current   # innermost first; the thread's own
     cdef int64_t lent        # ns of nested runs inside the current one
     cdef int64_t attached    # when it last let other threads in
+    cdef bint shares         # there is a GIL, which it shares with others
     cdef int64_t sampled     # when it last measured the CPU time of a run
-    cdef bint shares         # a GIL with others
     cdef bint measures       # it does: there is a GIL, and a clock of this thread's CPU time
     cdef tg_port *port       # of the loop that the last token's waiter is on
     cdef int64_t waited      # the wake-up of that loop that has been waited for
@@ -169,7 +169,7 @@ cdef class Worker(Debtor):
             run = self.execute(token, &late, &now)
             if self.generation != tg_generation():
                 return False
-            if core is not token.core:
+            if core is not token.core:  # without a GIL all workers count it on one line
                 core = token.core
             token = None
             if (self.shares and self.port is not NULL and tg_port_due(self.port, now, self.waited, &seen)
