@@ -46,8 +46,9 @@ static int64_t shortest(loop_does what)
         least = took < least ? took : least;
         if (what == SILENT)
             CHECK(took >= TG_FIRST_WAIT_NS);
-        while (what == ANSWERS && atomic_load(&m.port->answers) == seen)
-            sched_yield(); /* it came too late for this try, and is not to be there for the next */
+        if (what == ANSWERS && !atomic_exchange(&m.asked, false)) /* else the loop has not seen that somebody waited */
+            while (atomic_load(&m.port->answers) == seen)
+                sched_yield(); /* it comes too late for this try, and is not to be there for the next */
     }
     CHECK_EQ(atomic_load(&m.port->waiters), 0);
     return least;
