@@ -294,12 +294,28 @@ def spin():
         pass
 
 
+lives = 100
+
+
 @task_token_guard(lane="process")
-def maybe_die(n):
-    if n % 100 == 57:
+def die_at_the_hundredth(n):
+    """Kills the worker that runs it for the hundredth time."""
+    global lives
+    lives -= 1
+    if not lives:
         os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(60)
     return n
+
+
+@task_token_guard(lane="process")
+def meet(folder, name, others, last):
+    """Returns, or kills its worker, when as many runs are at it in as many workers."""
+    open(os.path.join(folder, name), "w").close()
+    while len(os.listdir(folder)) < others:
+        time.sleep(0.001)
+    if last:
+        os._exit(7)
 
 
 class Counter:

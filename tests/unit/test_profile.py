@@ -293,36 +293,41 @@ def test_a_map_keeps_as_many_calls_under_way_as_the_profile_says(
     path: Path, new_coordinator: NewCoordinator
 ) -> None:
     taken = 0
+    enough = threading.Event()
 
-    def items() -> Any:
-        nonlocal taken
-        for item in range(100):
-            taken += 1
-            yield item
+    @task_token_guard("profile_same")
+    def same(item: int) -> int:
+        # a result that came early would be handed out before all that may be under way is
+        assert enough.wait(TIMEOUT)
+        return item
 
-    def ahead(coordinator: Coordinator, **options: Any) -> int:
-        """Items taken from the iterable when the first result has come."""
+    def takes(function: Any, expected: int, **options: Any) -> bool:
+        """Whether so many items have been taken when the first result has come."""
         nonlocal taken
         taken = 0
-        with use(coordinator):
-            results = iter(same.map(items(), **options))
-            assert next(results) == 0
-            found = taken
-            assert list(results) == list(range(1, 100))
-        return found
+        enough.clear()
 
-    same = task_token_guard("profile_same")(abs)
+        def items() -> Any:
+            nonlocal taken
+            for item in range(100):
+                taken += 1
+                if taken == expected:
+                    enough.set()
+                yield item
+
+        results = iter(function.map(items(), **options))
+        assert next(results) == 0
+        found = taken
+        assert list(results) == list(range(1, 100))
+        return found == expected
+
     profiled, plain = new_coordinator(profile=path), new_coordinator()
-    assert ahead(profiled) == 5
-    assert ahead(profiled, in_flight=2) == 2
-    assert ahead(plain) == 100
+    with use(profiled):
+        assert takes(same, 5)
+        assert takes(same, 2, in_flight=2)
     with use(plain):
-        elsewhere = same.options(coordinator=profiled)
-        results = iter(elsewhere.map(items()))
-        taken = 0
-        next(results)
-        assert taken == 5
-        list(results)
+        assert takes(same, 100)
+        assert takes(same.options(coordinator=profiled), 5)
 
 
 async def test_a_map_that_is_awaited_goes_by_it_too(

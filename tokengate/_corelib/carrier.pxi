@@ -251,6 +251,8 @@ cdef class Carrier(Debtor):
     cdef Py_ssize_t lengthy       # of them are expected to be long
     cdef uint64_t oldest, next    # numbers: of the first that may be unanswered, of the one to be sent next
     cdef set known                # numbers of the Refs the worker has been told
+    cdef set proven               # operations of which the worker has finished a run
+    cdef Operation latest         # of the run it has finished last
     cdef readonly bint left       # it has left the pool
     cdef readonly bint ready      # its worker can be sent tokens
     cdef list again               # declared begun, but their worker died before it was: to be sent to the next
@@ -267,6 +269,7 @@ cdef class Carrier(Debtor):
         self.drive = threading.Lock()
         self.slots = [None] * TG_BOARD_SLOTS
         self.known = set()
+        self.proven = set()
         self.again = []
         self.next = self.oldest = 1
         self.reach = AHEAD_NS
@@ -317,6 +320,8 @@ cdef class Carrier(Debtor):
             self.viewed = True
             self.board = <tg_board*>view.buf
             self.known = set()
+            self.proven = set()
+            self.latest = None
             self.next = self.oldest = 1
             self.ready = True
 
@@ -694,6 +699,9 @@ cdef class Carrier(Debtor):
             if kind == 1:
                 to = TG_FAILED
                 value = _failure(token, self._failed(value))
+        if token.op is not self.latest:
+            self.latest = token.op
+            self.proven.add(token.op)
         token.op.deaths = 0
         self.barren = 0
         self.finish(token, to, value, started, run, now)
@@ -738,7 +746,7 @@ cdef class Carrier(Debtor):
         cdef list dead = []
         cdef Core core = None
         cdef int64_t now = tg_now(), started
-        cdef bint run
+        cdef bint run, spared
         with self.sent_lock:
             self.ready = False
             for number in range(self.oldest, self.next):
@@ -761,8 +769,10 @@ cdef class Carrier(Debtor):
             token = <TokenBase>found
             started = tg_stamped(&token.t.started)
             if not tg_ended(tg_word_load(&token.t.word)):
-                # in a row: not if another worker has meanwhile finished something that its carrier has not looked at yet
-                token.op.deaths = 1 if self.others_have_news(token.core) else token.op.deaths + 1
+                # In a row are workers that finished no run of the operation. (Several that did may be gone before the first is
+                # counted here.)
+                spared = token.op in self.proven or self.others_have_news(token.op, token.core)
+                token.op.deaths = 1 if spared else token.op.deaths + 1
                 fallen = token
             self.finish(token, TG_FAILED, _failure(token, self._death_of(token)), started, max(0, now - started), now)
         if core is not None:
@@ -771,11 +781,20 @@ cdef class Carrier(Debtor):
             return core, fallen.op.name if fallen.op.shared is None else OTHER
         return None
 
-    cdef bint others_have_news(self, RemoteCore core):
+    cdef bint others_have_news(self, Operation operation, RemoteCore core):
+        """Whether another worker may have finished a run of that operation which its carrier has not looked at yet."""
         with self.sent_lock:
             for each in core.carriers():
-                if each is not self and (<Carrier>each).board is not NULL and tg_board_has_news((<Carrier>each).board):
+                if each is not self and (<Carrier>each).has_news_of(operation):
                     return True
+        return False
+
+    cdef bint has_news_of(self, Operation operation):
+        if self.board is NULL or not tg_board_has_news(self.board):
+            return False
+        for token in self.slots:
+            if token is not None and (<TokenBase>token).op is operation:
+                return True
         return False
 
     def _fail_again(self, error):
