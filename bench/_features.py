@@ -23,8 +23,8 @@ PLAIN = "no policy, one operation"
 ALL = "all of it, 50 operations"
 
 EXPLANATION = """\
-A burst of no-op tokens, made in turn for each operation and gathered, on asyncio's loop and one
-coordinator with default settings; microseconds a token from the first call to the last result.
+A burst of no-op tokens, made in turn for each operation and gathered, on asyncio's loop and the
+default coordinator; microseconds a token from the first call to the last result.
 Without a policy, on one operation, it is the plain path. The key is made by a Python function of
 one line, whose cost is in it; each operation sees 16 different ones."""
 
@@ -74,11 +74,11 @@ def run(options: Options) -> Section:
     """Measure the row of admission with every feature."""
     section = Section("features", EXPLANATION)
     _gate.load()
-    from tokengate import Coordinator
+    from tokengate import get_coordinator
 
     count = options.pick(65_536, 16_384)
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-        coordinator = Coordinator(name="bench")
+        coordinator = get_coordinator()
 
         def trial(calls: list[GuardedFunction[[int], int]]) -> float:
             return runner.run(burst(calls, count))
@@ -88,7 +88,6 @@ def run(options: Options) -> Section:
             for name, (several, policy) in CONTESTANTS.items()
         }
         samples = interleave(trials, options)
-        runner.run(coordinator.aclose())
     section.lines["us a token"] = [Line(name, count, samples[name]) for name in CONTESTANTS]
     for name in list(CONTESTANTS)[1:]:
         more = tuple(a - b for a, b in zip(samples[name], samples[PLAIN], strict=True))

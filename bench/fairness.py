@@ -14,13 +14,14 @@ import _limits
 import _stuck
 from _child import run_alone
 from _cli import Run, main
+from _keys import ENVIRONMENT
 
 SECTIONS: dict[str, Run] = {
     "light": _light.run,
     "limit": _limits.run,
     "priority": _limits.run_priority,
     # Alone: a heap others have stretched would blur it.
-    "keys": functools.partial(run_alone, "_keys.py"),
+    "keys": functools.partial(run_alone, "_keys.py", environment=ENVIRONMENT),
     "expiry": _expiry.run,
     "features": _features.run,
     "stuck": _stuck.run,

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import sys
 import threading
+import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -318,21 +319,40 @@ async def test_each_operation_has_keys_of_its_own(
     await gather(*tokens)
 
 
-def test_keys_of_calls_from_many_threads(coordinator: Coordinator, name: str) -> None:
+class Slow:
+    """Equal to a number; other threads run while it is looked up."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __hash__(self) -> int:
+        return hash(self.number)
+
+    def __eq__(self, other: object) -> bool:
+        time.sleep(0)
+        return self.number == (other.number if isinstance(other, Slow) else other)
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["numbers", "objects come later"])
+def test_keys_of_calls_from_many_threads(coordinator: Coordinator, name: str, slow: bool) -> None:
     inside: dict[int, int] = dict.fromkeys(range(5), 0)
     clashes = []
 
-    def work(key: int) -> None:
-        inside[key] += 1
-        if inside[key] != 1:
-            clashes.append(key)
-        inside[key] -= 1
+    def work(call: int) -> None:
+        number = call % 5
+        inside[number] += 1
+        if inside[number] != 1:
+            clashes.append(number)
+        inside[number] -= 1
 
-    guarded = task_token_guard(name, key=lambda key: key)(work)
+    def key(call: int) -> int | Slow:
+        return Slow(call % 5) if slow and call > 100 and call % 2 else call % 5
+
+    guarded = task_token_guard(name, key=key)(work)
 
     def call() -> None:
         with use(coordinator):
-            for token in [guarded(i % 5) for i in range(400)]:
+            for token in [guarded(i) for i in range(400)]:
                 token.result(TIMEOUT)
 
     threads = [threading.Thread(target=call) for _ in range(4)]

@@ -7,6 +7,23 @@ cdef enum:
     MAX_OPERATIONS = 1000  # beyond it, names share one queue and one set of figures, called "other"
 
 OTHER = "other"
+cdef extern from *:
+    """
+    #ifdef Py_GIL_DISABLED
+    #define TG_KEYS_NEED_LOCK 1
+    #else
+    #define TG_KEYS_NEED_LOCK 0
+    #endif
+    """
+    const bint _keys_need_lock "TG_KEYS_NEED_LOCK"  # the GIL is not enough
+
+
+cdef inline bint _found_at_once(object value):
+    """Whether no code of anybody's runs when it is looked up among others of its kind."""
+    cdef object kind = type(value)
+    return kind is int or kind is str or kind is bytes or kind is float or kind is bool or value is None
+
+
 _renew_lock = threading.Lock()  # one thread of a forked child renews a core, the others wait
 
 if hasattr(os, "register_at_fork"):
@@ -39,6 +56,7 @@ cdef class Operation:
     cdef double crowd
     cdef Seat seat          # of operations called with lane="auto": where their calls go; else None
     cdef object keys_lock   # guards `keys`; reentrant, for a value's __eq__ is the user's own code
+    cdef bint odd           # a value that can run code when it is looked up has been among `keys`: they need their lock
 
     cdef inline tg_op *record(self):
         return self.ptr if self.shared is None else self.shared.ptr
@@ -73,31 +91,49 @@ cdef class Operation:
     cdef Key acquire_key(self, object value):
         """The key of that value, with one more user. Raises what hashing and comparing the value raise."""
         cdef Key key
+        cdef dict spare
+        cdef bint at_once = not _keys_need_lock and _found_at_once(value)
         if self.shared is not None:
             return self.shared.acquire_key((self.name, value))
+        if at_once and not self.odd and self.keys is not None:
+            key = <Key>self.keys.get(value)
+            if key is not None:
+                key.users += 1
+                return key
+        key = Key()
+        key.value = value
+        spare = {} if self.keys is None else None
+        if at_once and not self.odd:  # nothing that lets go of the GIL from here on: what is needed has been made
+            return self.acquire_now(key, spare)
         with self.keys_lock:
-            if self.keys is None:
-                self.keys = {}
-            key = self.keys.get(value)
-            if key is None:
-                key = Key()
-                key.value = value
-                self.keys[value] = key
-            key.users += 1
+            self.odd = True  # before it is among them
+            return self.acquire_now(key, spare)
+
+    cdef Key acquire_now(self, Key new, dict spare):
+        cdef Key key
+        if self.keys is None:
+            self.keys = {} if spare is None else spare
+        key = self.keys.setdefault(new.value, new)
+        key.users += 1
         return key
 
     cdef void release_key(self, Key key):
         if self.shared is not None:
             self.shared.release_key(key)
+        elif self.odd:
+            with self.keys_lock:
+                self.release_now(key)
+        else:
+            self.release_now(key)
+
+    cdef void release_now(self, Key key):
+        key.users -= 1
+        if key.users > 0:
             return
-        with self.keys_lock:
-            key.users -= 1
-            if key.users > 0:
-                return
-            try:
-                del self.keys[key.value]
-                if not self.keys:
-                    self.keys = None  # a dictionary keeps the room of all it ever held
-            except Exception:
-                _log.error("operation %r: the key %r can no longer be found among those in use; it must not change",
-                           self.name, key.value, exc_info=True)
+        try:
+            del self.keys[key.value]
+            if not self.keys:
+                self.keys = None  # a dictionary keeps the room of all it ever held
+        except Exception:
+            _log.error("operation %r: the key %r can no longer be found among those in use; it must not change",
+                       self.name, key.value, exc_info=True)

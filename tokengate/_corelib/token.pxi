@@ -669,16 +669,16 @@ cdef class TokenBase:
                                "call add_done_callback where a loop runs, or use result()")
         if link.within and PyFunction_Check(callback):
             _check_within(self)  # gather, say; a task that awaits has asked already, and could not be told here
+        running = _running_loop()  # once: up to Python 3.11 it is a system call
         if context is None:
-            loop = _running_loop()
-            context = link.context_of_now(loop) if loop is not None and link.leads_to(loop) else _own_context()
+            context = link.context_of_now(running) if running is not None and link.leads_to(running) else _own_context()
         elif not isinstance(context, contextvars.Context):
             raise TypeError(f"context={context!r}: expected a contextvars.Context or None")
         if self.store_callback(link, callback, context):
             return
         _disown(context)
         loop = self.get_loop()
-        if _running_loop() is loop:
+        if running is loop:
             link.call_soon(loop, self, callback, context)
         else:
             loop.call_soon_threadsafe(callback, self, context=_given_out(context))
