@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
-import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from multiprocessing.connection import Connection
@@ -13,13 +12,13 @@ from multiprocessing.connection import Connection
 import _lane_work as work
 import tokengate
 import wave_ratio
+from _bare_processes import WORKERS, bare_processes
 from _child import run_alone
 from _cli import Run, main
 from _figures import Section, Target
 from _harness import Missing, Options, interleave
 from _work import burn
 from lanes import (
-    WORKERS,
     against,
     beside,
     blocks_of_lane,
@@ -86,25 +85,16 @@ def rig(
     burning: tokengate.GuardedFunction[[int], object],
 ) -> Iterator[tuple[Executor, list[Connection]]]:
     """A coordinator, a pool and bare processes, as many workers each, all warm."""
-    context = multiprocessing.get_context("forkserver")
-    pipes = [context.Pipe() for _ in range(WORKERS)]
-    processes = [context.Process(target=work.bare_worker, args=(far,)) for _, far in pipes]
-    for process in processes:
-        process.start()
-    near = [pipe for pipe, _ in pipes]
     peer = importlib.import_module("concurrent.futures").InterpreterPoolExecutor
     with (
+        bare_processes(work.bare_worker) as pipes,
         tokengate.Coordinator(interpreter_workers=WORKERS) as coordinator,
         tokengate.use(coordinator),
         peer(WORKERS) as pool,
     ):
         list(pool.map(burn, [100_000] * 64))
         list(burning.map([100_000] * 64))
-        yield pool, near
-    for pipe in near:
-        pipe.send(None)
-    for process in processes:
-        process.join()
+        yield pool, pipes
 
 
 def wave(options: Options) -> Section:

@@ -17,15 +17,14 @@ import _claiming
 import _lane_work as work
 import tokengate
 import wave_ratio
+from _bare_processes import BARE, WORKERS, at_once, bare_processes
 from _cli import Run, main
 from _figures import Figure, Section, Target, ratios
 from _harness import Options, interleave
 from _work import burn
 
-WORKERS = 2
 OURS = "process lane"
 PEER = "ProcessPoolExecutor (forkserver)"
-BARE = "two bare processes"
 LOOP = "the plain loop"
 BLOCK = bytes(10_000_000)
 Noop = tokengate.GuardedFunction[[], None]
@@ -92,7 +91,7 @@ def pure_python(
         {
             ours: lambda: timed(lambda: list(burning.map([turns] * count))),
             peer: lambda: timed(lambda: list(pool.map(burn, [turns] * count))),
-            BARE: lambda: bare(pipes, turns, count),
+            BARE: lambda: at_once(pipes, *[(count // WORKERS, turns)] * WORKERS),
             LOOP: lambda: timed(lambda: [burn(turns) for _ in range(count)]),
         },
         options,
@@ -128,23 +127,15 @@ def against(
 def rig() -> Iterator[tuple[tokengate.Coordinator, ProcessPoolExecutor, list[Connection]]]:
     """A coordinator, a pool and bare processes, as many workers each, all warm."""
     context = multiprocessing.get_context("forkserver")
-    pipes = [context.Pipe() for _ in range(WORKERS)]
-    processes = [context.Process(target=work.bare_worker, args=(far,)) for _, far in pipes]
-    for process in processes:
-        process.start()
-    near = [pipe for pipe, _ in pipes]
     with (
+        bare_processes(work.bare_worker) as pipes,
         tokengate.Coordinator(process_workers=WORKERS) as coordinator,
         tokengate.use(coordinator),
         ProcessPoolExecutor(WORKERS, mp_context=context) as pool,
     ):
         list(pool.map(burn, [100_000] * 64))
         list(work.lane_burn.map([100_000] * 64))
-        yield coordinator, pool, near
-    for pipe in near:
-        pipe.send(None)
-    for process in processes:
-        process.join()
+        yield coordinator, pool, pipes
 
 
 def timed(body: Callable[[], object]) -> float:
@@ -204,16 +195,6 @@ def one_of_pool(pool: Executor, count: int) -> float:
         return median(samples) * 1e6
 
     return asyncio.run(body())
-
-
-def bare(pipes: list[Connection], turns: int, count: int) -> float:
-    """Seconds until all have done their share."""
-    start = time.perf_counter()
-    for pipe in pipes:
-        pipe.send((count // len(pipes), turns))
-    for pipe in pipes:
-        pipe.recv()
-    return time.perf_counter() - start
 
 
 def blocks_of_lane(echo: Echo = work.lane_echo) -> float:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import functools
 import time
 from collections import deque
+from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 import _gate
+from _bare_processes import BARE as PROCESSES
+from _bare_processes import WORKERS, at_once, bare_processes
 from _bare_threads import BARE, on_bare_threads
 from _cli import main
 from _figures import Figure, Line, Section, Target, ratios
@@ -34,15 +38,36 @@ waves of a round added up, each from its first call to its last result. The cont
 wave by wave. plain for loop: one call after the other on the main thread. two bare threads: each
 takes the next call from a deque they share and puts the result into a list; starting and joining
 them is counted. With the GIL the loop is the measure, without it the two threads are. On the lanes
-outside this interpreter the loop is, always."""
+outside this interpreter the loop is, always; there two bare processes, which make half the calls
+each and send nothing back, show how much of a second CPU this machine has to give."""
+
+
+def share(pipe: Connection) -> None:
+    """One of two bare processes: half the calls of each wave, as many of each task."""
+    from tokengate.wave.mix import TaskMix
+    from tokengate.wave.tasks import REFERENCE_TASKS
+
+    call = TaskMix(REFERENCE_TASKS).call_plain
+    while (order := pipe.recv()) is not None:
+        count, half = order
+        for index in range(count):
+            if (index + index // 4) % WORKERS == half:
+                call(index)
+        pipe.send(None)
 
 
 class Race:
-    """The contestants, each with all the calls of one wave to make, and what came of them."""
+    """The contestants, each with all the calls of one wave to make, and what came of them.
 
-    def __init__(self, mix: TaskMix[Token[Any]], runner: asyncio.Runner) -> None:
+    pipes: to the bare processes, if there are any.
+    """
+
+    def __init__(
+        self, mix: TaskMix[Token[Any]], runner: asyncio.Runner, pipes: list[Connection]
+    ) -> None:
         self._mix = mix
         self._runner = runner
+        self._pipes = pipes
         self.ok = 0
         self.failed = 0
 
@@ -86,6 +111,10 @@ class Race:
         self._check(results)
         return seconds
 
+    def on_bare_processes(self, count: int) -> float:
+        """Seconds until both have made their half of the calls of a wave."""
+        return at_once(self._pipes, *[(count, half) for half in range(WORKERS)])
+
     def _check(self, results: list[object]) -> None:
         for index in range(0, len(results), CHECK_EVERY):
             if results[index] != self._mix.call_plain(index):
@@ -104,13 +133,19 @@ def run(options: Options, lane: str = "thread") -> Section:
     section = Section(f"wave, {lane} lane" if apart else "wave", EXPLANATION)
     waves = doubling(options.pick(WAVES, QUICK_WAVES))
     plain = LOOP if apart or gil_enabled() else BARE
-    samples: dict[str, list[float]] = {GATE: [], plain: []}
-    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-        race = Race(TaskMix(on_lane(REFERENCE_TASKS, lane)), runner)
+    with (
+        asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner,
+        contextlib.ExitStack() as stack,
+    ):
+        pipes = stack.enter_context(bare_processes(share)) if apart else []
+        race = Race(TaskMix(on_lane(REFERENCE_TASKS, lane)), runner, pipes)
         contestants = {
             GATE: race.through_gate,
             plain: race.plainly if plain is LOOP else race.on_bare_threads,
         }
+        if apart:
+            contestants[PROCESSES] = race.on_bare_processes
+        samples: dict[str, list[float]] = {name: [] for name in contestants}
         for contestant in contestants.values():
             contestant(WARM_UP_TOKENS)
         race.ok = race.failed = 0
@@ -137,6 +172,9 @@ def run(options: Options, lane: str = "thread") -> Section:
         Line(name, calls, tuple(values)) for name, values in samples.items()
     ]
     section.figures.append(figure(plain, samples[GATE], samples[plain], 0.6 if apart else 1.2))
+    if apart:
+        bare = ratios(samples[PROCESSES], samples[plain])
+        section.figures.append(Figure(f"{PROCESSES} against the {LOOP}", "x the time", bare))
     section.figures += [
         Figure("tokens ok", "tokens", (race.ok,), Target("at least", calls * options.rounds)),
         Figure("tokens failed", "tokens", (race.failed,), Target("at most", 0)),

@@ -21,7 +21,7 @@ from typing import Any
 
 from tokengate import _board, machine
 from tokengate.lanes.child import ALIVE, HALT, HALTED, KILL, READY
-from tokengate.lanes.processes import board_file
+from tokengate.lanes.processes import board_file, worker_pipe
 from tokengate.lanes.remote import Running, StartFailed
 
 __all__ = ["InterpreterLauncher"]
@@ -77,7 +77,7 @@ class _Worker:
 
     def __init__(self, cpu: int | None, cpus: int) -> None:
         self.name = "an interpreter"
-        self.pipe, self._their_pipe = socket.socketpair()
+        self.pipe, self._their_pipe = worker_pipe()
         self._control, self._their_control = socket.socketpair()
         # readable once one of its ends is shut down: by `kill`, or by the worker's thread
         self._sentinel, self._told = socket.socketpair()
