@@ -19,6 +19,7 @@ from _figures import Section, Target
 from _harness import Missing, Options, interleave
 from _work import burn
 from lanes import (
+    Echo,
     against,
     beside,
     blocks_of_lane,
@@ -50,7 +51,7 @@ def run(options: Options) -> Section:
     )
     found = Section("the interpreter lane", EXPLANATION)
     figure = found.figures.append
-    with rig(burning) as (pool, pipes):
+    with rig(burning, echo) as (pool, pipes):
         many, few = options.pick(65_536, 8_192), options.pick(4_096, 1_024)
         bursts = interleave(
             {OURS: lambda: burst_of_lane(many, noop), PEER: lambda: burst_of_pool(pool, few)},
@@ -82,7 +83,7 @@ def run(options: Options) -> Section:
 
 @contextlib.contextmanager
 def rig(
-    burning: tokengate.GuardedFunction[[int], object],
+    burning: tokengate.GuardedFunction[[int], object], echo: Echo
 ) -> Iterator[tuple[Executor, list[Connection]]]:
     """A coordinator, a pool and bare processes, as many workers each, all warm."""
     peer = importlib.import_module("concurrent.futures").InterpreterPoolExecutor
@@ -94,6 +95,7 @@ def rig(
     ):
         list(pool.map(burn, [100_000] * 64))
         list(burning.map([100_000] * 64))
+        blocks_of_pool(pool), blocks_of_lane(echo)
         yield pool, pipes
 
 

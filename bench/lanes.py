@@ -135,6 +135,7 @@ def rig() -> Iterator[tuple[tokengate.Coordinator, ProcessPoolExecutor, list[Con
     ):
         list(pool.map(burn, [100_000] * 64))
         list(work.lane_burn.map([100_000] * 64))
+        blocks_of_pool(pool), blocks_of_lane()
         yield coordinator, pool, pipes
 
 
