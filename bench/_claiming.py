@@ -8,7 +8,7 @@ from collections import deque
 import _lane_work as work
 import tokengate
 from _bare_threads import BARE, on_bare_threads
-from _figures import Figure, Section, Target, ratios
+from _figures import Section, Target, against, beside
 from _harness import Missing, Options, gil_enabled, interleave
 from _work import burn
 
@@ -40,28 +40,13 @@ def run(options: Options) -> Section:
             },
             options,
         )
-    for name, values in python.items():
-        section.figures.append(Figure(f"1.5 ms of Python: {name}", "s", values))
-    section.figures.append(
-        Figure(
-            f"1.5 ms of Python: pace against {BARE}",
-            "x",
-            ratios(python[BARE], python[LANE]),
-            Target("at least", 0.95),
-        )
-    )
+    what, add = "1.5 ms of Python", section.figures.append
+    beside(add, what, "s", python)
+    against(add, what, python[BARE], python[LANE], Target("at least", 0.95), BARE)
     tokens = options.pick(65_536, 16_384)
     noops = interleave({ONE: lambda: claimed(1, tokens), TWO: lambda: claimed(2, tokens)}, options)
-    for name, values in noops.items():
-        section.figures.append(Figure(f"no-ops: {name}", "us each", values))
-    section.figures.append(
-        Figure(
-            f"no-ops: pace of {TWO} against {ONE}",
-            "x",
-            ratios(noops[ONE], noops[TWO]),
-            Target("at least", 1.2),
-        )
-    )
+    beside(add, "no-ops", "us each", noops)
+    against(add, f"no-ops, {TWO}", noops[ONE], noops[TWO], Target("at least", 1.2), ONE)
     return section
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -118,3 +118,23 @@ class Section:
 def ratios(above: Sequence[float], below: Sequence[float]) -> tuple[float, ...]:
     """Round by round `above` / `below`: rounds share the machine's mood, their medians need not."""
     return tuple(a / b for a, b in zip(above, below, strict=True))
+
+
+def beside(
+    add: Callable[[Figure], None], what: str, unit: str, samples: dict[str, tuple[float, ...]]
+) -> None:
+    """Each contestant's own figure."""
+    for name, values in samples.items():
+        add(Figure(f"{what}: {name}", unit, values))
+
+
+def against(
+    add: Callable[[Figure], None],
+    what: str,
+    above: tuple[float, ...],
+    ours: tuple[float, ...],
+    target: Target | None,
+    name: str,
+) -> None:
+    """How many times as fast ours is, round by round."""
+    add(Figure(f"{what}: times as fast as {name}", "x", ratios(above, ours), target))

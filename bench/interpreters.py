@@ -15,13 +15,11 @@ import wave_ratio
 from _bare_processes import WORKERS, bare_processes
 from _child import run_alone
 from _cli import Run, main
-from _figures import Section, Target
+from _figures import Section, Target, against, beside
 from _harness import Missing, Options, interleave
 from _work import burn
 from lanes import (
     Echo,
-    against,
-    beside,
     blocks_of_lane,
     blocks_of_pool,
     burst_of_lane,

@@ -19,7 +19,7 @@ import tokengate
 import wave_ratio
 from _bare_processes import BARE, WORKERS, at_once, bare_processes
 from _cli import Run, main
-from _figures import Figure, Section, Target, ratios
+from _figures import Figure, Section, Target, against, beside
 from _harness import Options, interleave
 from _work import burn
 
@@ -101,26 +101,6 @@ def pure_python(
     against(add, what, python[LOOP], python[ours], None, LOOP)
     against(add, what, python[BARE], python[ours], Target("at least", 0.95), BARE)
     against(add, what, python[peer], python[ours], Target("at least", 1.0), peer)
-
-
-def beside(
-    add: Callable[[Figure], None], what: str, unit: str, samples: dict[str, tuple[float, ...]]
-) -> None:
-    """Each contestant's own figure."""
-    for name, values in samples.items():
-        add(Figure(f"{what}: {name}", unit, values))
-
-
-def against(
-    add: Callable[[Figure], None],
-    what: str,
-    above: tuple[float, ...],
-    ours: tuple[float, ...],
-    target: Target | None,
-    name: str,
-) -> None:
-    """How many times as fast ours is, round by round."""
-    add(Figure(f"{what}: times as fast as {name}", "x", ratios(above, ours), target))
 
 
 @contextlib.contextmanager
