@@ -21,11 +21,13 @@ def bare_processes(work: Callable[[Connection], None]) -> Iterator[list[Connecti
     for process in processes:
         process.start()
     near = [pipe for pipe, _ in pipes]
-    yield near
-    for pipe in near:
-        pipe.send(None)
-    for process in processes:
-        process.join()
+    try:
+        yield near
+    finally:
+        for pipe in near:
+            pipe.send(None)
+        for process in processes:
+            process.join()
 
 
 def at_once(pipes: list[Connection], *orders: object) -> float:

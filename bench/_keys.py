@@ -24,9 +24,10 @@ ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": "131072"}
 EXPLANATION = """\
 The section `memory` with a key for every token that no other has, key_limit=1: bytes while all
 of them wait, and what is given back and kept when they have ended, taken as there, in a process
-of its own. There glibc gives large blocks back when they are freed. Left to itself it raises the
-size from which on it does so with each large block that is freed, here the tables of the
-operation's dictionary of keys, and keeps up to 64 MiB for whoever needs memory next: 0.92."""
+of its own. Run by fairness.py, glibc gives large blocks back there when they are freed (see
+ENVIRONMENT). Left to itself it raises the size from which on it does so with each large block
+that is freed, here the tables of the operation's dictionary of keys, and keeps up to 64 MiB for
+whoever needs memory next: 0.92 of the growth was given back."""
 
 
 def itself(value: int) -> int:

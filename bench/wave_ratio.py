@@ -43,7 +43,7 @@ each and send nothing back, show how much of a second CPU this machine has to gi
 
 
 def share(pipe: Connection) -> None:
-    """One of two bare processes: half the calls of each wave, as many of each task."""
+    """One of two bare processes: half the calls of each wave; from 8 on, of each task."""
     from tokengate.wave.mix import TaskMix
     from tokengate.wave.tasks import REFERENCE_TASKS
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from pathlib import Path
 
 import lane_functions as work
@@ -16,6 +19,7 @@ import pytest
 from test_process import alive, until
 
 from tokengate import (
+    Coordinator,
     CoordinatorStopped,
     OperationQuarantined,
     TokenState,
@@ -129,6 +133,55 @@ async def test_a_success_between_deaths_keeps_it_out_of_quarantine(lanes):
             with pytest.raises(WorkerDied):
                 await work.fragile(True)
         assert await work.fragile(False) == "alive"
+
+
+async def test_workers_that_had_finished_a_run_count_once_in_the_row(lanes, tmp_path, borne):
+    """With none of them fresh, the first death begins the row; two fresh workers complete it."""
+    lanes.resize("process", 4)
+    folder = tmp_path / "alive"
+    folder.mkdir()
+    await asyncio.gather(*[work.meet(str(folder), str(i), 4, False) for i in range(4)])
+    folder = tmp_path / "dead"
+    folder.mkdir()
+    for number in range(20):
+        token = work.meet(str(folder), str(number), 1, True)
+        with pytest.raises((WorkerDied, OperationQuarantined)):
+            await token
+        if lanes._lanes["process"]._quarantined("lane_functions.meet"):
+            break
+        await asyncio.sleep(0.02)  # its awaiter is told before the quarantine begins
+    assert 3 <= len(list(folder.iterdir())) < 2 * 4 + 1, "or each of the four began a row anew"
+
+
+async def test_names_beyond_the_most_operations_are_quarantined_as_one(lanes, borne):
+    guard = functools.partial(task_token_guard, lane="process")
+    add, die = work.add.__wrapped__, work.die.__wrapped__
+    await asyncio.gather(*[guard(f"one of many {i}")(add)(i) for i in range(1_001)])
+    for number in range(20):
+        with pytest.raises((WorkerDied, OperationQuarantined)):
+            await guard(f"deadly {number}")(die)("exit")
+        if lanes._lanes["process"]._quarantined("other"):
+            break
+    with pytest.raises(OperationQuarantined, match="other"):
+        await guard("deadly again")(die)("exit")
+    assert await guard("one of many 1")(add)(1) == 1
+    lanes.resume()
+    assert await guard("one more")(add)(2) == 2
+
+
+def test_a_dropped_coordinator_goes_though_its_key_function_refers_to_it():
+    def called_once():
+        coordinator = Coordinator(process_workers=1, name="dropped")
+        guarded = task_token_guard("circle", lane="process", key=lambda n: (id(coordinator), n))
+        assert guarded(work.add.__wrapped__).options(coordinator=coordinator)(1).result(60) == 1
+        return weakref.ref(coordinator)
+
+    gone = called_once()
+    deadline = time.monotonic() + 60
+    while gone() is not None and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.01)
+    assert gone() is None
 
 
 async def test_workers_that_finished_a_run_and_die_at_once_are_not_deaths_in_a_row(lanes, tmp_path):

@@ -31,7 +31,7 @@ class Crowd(Protocol):
 
 
 class WaitUntil(Protocol):
-    def __call__(self, condition: Callable[[], object], what: str) -> None: ...
+    def __call__(self, condition: Callable[[], object], what: str | Callable[[], str]) -> None: ...
 
 
 @pytest.fixture(autouse=True)

@@ -343,6 +343,7 @@ def test_keys_of_calls_from_many_threads(coordinator: Coordinator, name: str, sl
         inside[number] += 1
         if inside[number] != 1:
             clashes.append(number)
+        time.sleep(0)
         inside[number] -= 1
 
     def key(call: int) -> int | Slow:

@@ -125,7 +125,7 @@ cdef class RemoteCore(Core):
         """Before a token is handed over: its call is pickled, on the caller's thread, so that what cannot be is told there.
         packed: that has been done."""
         cdef Operation operation = token.op
-        cdef object quarantine = operation.quarantine
+        cdef object quarantine = operation.books().quarantine
         try:
             if quarantine is not None:
                 tg_count(&token.t.op.rejected)
@@ -251,8 +251,8 @@ cdef class Carrier(Debtor):
     cdef Py_ssize_t lengthy       # of them are expected to be long
     cdef uint64_t oldest, next    # numbers: of the first that may be unanswered, of the one to be sent next
     cdef set known                # numbers of the Refs the worker has been told
-    cdef set proven               # operations of which the worker has finished a run
-    cdef Operation latest         # of the run it has finished last
+    cdef set proven               # addresses of the operations of which its worker has finished a run
+    cdef tg_op *latest            # the last of them
     cdef readonly bint left       # it has left the pool
     cdef readonly bint ready      # its worker can be sent tokens
     cdef list again               # declared begun, but their worker died before it was: to be sent to the next
@@ -321,7 +321,7 @@ cdef class Carrier(Debtor):
             self.board = <tg_board*>view.buf
             self.known = set()
             self.proven = set()
-            self.latest = None
+            self.latest = NULL
             self.next = self.oldest = 1
             self.ready = True
 
@@ -678,6 +678,11 @@ cdef class Carrier(Debtor):
             if token is None:
                 return
             self.begun(token, started)
+        if token.t.op is not self.latest:
+            self.latest = token.t.op
+            self.proven.add(<size_t>token.t.op)
+        token.op.books().deaths = 0
+        self.barren = 0
         sent = token.t.created
         if started < sent or started > now:
             started = tg_stamped(&token.t.started)
@@ -699,11 +704,6 @@ cdef class Carrier(Debtor):
             if kind == 1:
                 to = TG_FAILED
                 value = _failure(token, self._failed(value))
-        if token.op is not self.latest:
-            self.latest = token.op
-            self.proven.add(token.op)
-        token.op.deaths = 0
-        self.barren = 0
         self.finish(token, to, value, started, run, now)
 
     cdef void finish(self, TokenBase token, uint32_t to, object value, int64_t started, int64_t run, int64_t now) except *:
@@ -746,7 +746,8 @@ cdef class Carrier(Debtor):
         cdef list dead = []
         cdef Core core = None
         cdef int64_t now = tg_now(), started
-        cdef bint run, spared
+        cdef bint run
+        cdef Operation books
         with self.sent_lock:
             self.ready = False
             for number in range(self.oldest, self.next):
@@ -769,31 +770,33 @@ cdef class Carrier(Debtor):
             token = <TokenBase>found
             started = tg_stamped(&token.t.started)
             if not tg_ended(tg_word_load(&token.t.word)):
-                # In a row are workers that finished no run of the operation. (Several that did may be gone before the first is
-                # counted here.)
-                spared = token.op in self.proven or self.others_have_news(token.op, token.core)
-                token.op.deaths = 1 if spared else token.op.deaths + 1
+                # In a row: of workers that had finished a run of it, and may have died at the same time, only the first counts.
+                books = token.op.books()
+                if self.others_have_news(token.t.op, token.core):
+                    books.deaths = 1
+                elif <size_t>token.t.op not in self.proven or books.deaths == 0:
+                    books.deaths += 1
                 fallen = token
             self.finish(token, TG_FAILED, _failure(token, self._death_of(token)), started, max(0, now - started), now)
         if core is not None:
             self.carry_out(core, tg_pool_nudge(self.pool, now))
-        if fallen is not None and fallen.op.deaths >= DEADLY:
+        if fallen is not None and fallen.op.books().deaths >= DEADLY:
             return core, fallen.op.name if fallen.op.shared is None else OTHER
         return None
 
-    cdef bint others_have_news(self, Operation operation, RemoteCore core):
+    cdef bint others_have_news(self, tg_op *op, RemoteCore core):
         """Whether another worker may have finished a run of that operation which its carrier has not looked at yet."""
         with self.sent_lock:
             for each in core.carriers():
-                if each is not self and (<Carrier>each).has_news_of(operation):
+                if each is not self and (<Carrier>each).has_news_of(op):
                     return True
         return False
 
-    cdef bint has_news_of(self, Operation operation):
+    cdef bint has_news_of(self, tg_op *op):
         if self.board is NULL or not tg_board_has_news(self.board):
             return False
         for token in self.slots:
-            if token is not None and (<TokenBase>token).op is operation:
+            if token is not None and (<TokenBase>token).t.op is op:
                 return True
         return False
 

@@ -19,9 +19,10 @@ cdef extern from *:
 
 
 cdef inline bint _found_at_once(object value):
-    """Whether no code of anybody's runs when it is looked up among others of its kind."""
+    """Whether no code of anybody's runs when it is looked up among others of which that is true."""
+    # not bytes: compared with a str, they warn under `python -b`
     cdef object kind = type(value)
-    return kind is int or kind is str or kind is bytes or kind is float or kind is bool or value is None
+    return kind is int or kind is str or kind is float or kind is bool or value is None
 
 
 _renew_lock = threading.Lock()  # one thread of a forked child renews a core, the others wait
@@ -55,11 +56,17 @@ cdef class Operation:
     cdef uint64_t sampled
     cdef double crowd
     cdef Seat seat          # of operations called with lane="auto": where their calls go; else None
-    cdef object keys_lock   # guards `keys`; reentrant, for a value's __eq__ is the user's own code
-    cdef bint odd           # a value that can run code when it is looked up has been among `keys`: they need their lock
+    # keys_lock: guards `keys` and what is in them once `odd`, and always without a GIL; reentrant, for a value's __eq__ is
+    # the user's own code. Before that they are the GIL's, which nothing that looks at them lets go of.
+    cdef object keys_lock
+    cdef bint odd           # a value that can run code when it is looked up has been among `keys`
 
     cdef inline tg_op *record(self):
         return self.ptr if self.shared is None else self.shared.ptr
+
+    cdef inline Operation books(self):
+        """Whose deaths and quarantine are this one's."""
+        return self if self.shared is None else self.shared
 
     cdef void adopt(self, Policy policy) except *:
         cdef Terms terms = policy.terms()
@@ -102,37 +109,46 @@ cdef class Operation:
                 return key
         key = Key()
         key.value = value
-        spare = {} if self.keys is None else None
+        spare = {} if at_once and self.keys is None else None
         if at_once and not self.odd:  # nothing that lets go of the GIL from here on: what is needed has been made
             return self.acquire_now(key, spare)
         with self.keys_lock:
-            self.odd = True  # before it is among them
+            if not self.odd:
+                self.odd = True  # before it is among them
             return self.acquire_now(key, spare)
 
     cdef Key acquire_now(self, Key new, dict spare):
         cdef Key key
-        if self.keys is None:
-            self.keys = {} if spare is None else spare
-        key = self.keys.setdefault(new.value, new)
-        key.users += 1
-        return key
+        cdef dict keys
+        while True:
+            keys = self.keys
+            if keys is None:
+                if spare is None:
+                    spare = {}  # which may run anything, as looking up does
+                    continue
+                self.keys = keys = spare
+            key = keys.setdefault(new.value, new)
+            if self.keys is keys:  # or, meanwhile, its last key has been released
+                key.users += 1
+                return key
 
     cdef void release_key(self, Key key):
         if self.shared is not None:
             self.shared.release_key(key)
-        elif self.odd:
+        elif _keys_need_lock or self.odd:
             with self.keys_lock:
                 self.release_now(key)
         else:
             self.release_now(key)
 
     cdef void release_now(self, Key key):
+        cdef dict keys = self.keys
         key.users -= 1
         if key.users > 0:
             return
         try:
-            del self.keys[key.value]
-            if not self.keys:
+            del keys[key.value]
+            if not keys and self.keys is keys:
                 self.keys = None  # a dictionary keeps the room of all it ever held
         except Exception:
             _log.error("operation %r: the key %r can no longer be found among those in use; it must not change",

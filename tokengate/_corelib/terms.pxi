@@ -67,7 +67,7 @@ cdef class Key:
 
     cdef tg_key k
     cdef object value
-    cdef Py_ssize_t users  # under the operation's lock for keys
+    cdef Py_ssize_t users  # as the keys of the operation are
 
 
 cdef extern from *:

@@ -669,8 +669,9 @@ cdef class TokenBase:
                                "call add_done_callback where a loop runs, or use result()")
         if link.within and PyFunction_Check(callback):
             _check_within(self)  # gather, say; a task that awaits has asked already, and could not be told here
-        running = _running_loop()  # once: up to Python 3.11 it is a system call
+        running = None
         if context is None:
+            running = _running_loop()
             context = link.context_of_now(running) if running is not None and link.leads_to(running) else _own_context()
         elif not isinstance(context, contextvars.Context):
             raise TypeError(f"context={context!r}: expected a contextvars.Context or None")
@@ -678,6 +679,8 @@ cdef class TokenBase:
             return
         _disown(context)
         loop = self.get_loop()
+        if running is None:  # else it was asked already; up to Python 3.11 that is a system call
+            running = _running_loop()
         if running is loop:
             link.call_soon(loop, self, callback, context)
         else:
