@@ -182,7 +182,7 @@ class _Spawned(_Process):
     def __init__(self, pipe: socket.socket, child_pipe: int, board_fd: int, place: Place) -> None:
         fds = (child_pipe, board_fd)
         call = f"from tokengate.lanes.worker import spawned; spawned({child_pipe}, {board_fd})"
-        data = pickle.dumps((_preparation(), os.getpid() if FORKS else None, place))
+        data = pickle.dumps((_preparation(), os.getpid(), place))
         self._popen = subprocess.Popen(
             _command(call), pass_fds=fds, stdin=subprocess.DEVNULL, close_fds=True
         )

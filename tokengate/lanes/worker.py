@@ -11,7 +11,7 @@ import struct
 import sys
 import threading
 from multiprocessing import util
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, TypeAlias
 
 from tokengate import _board, _core, machine
@@ -23,6 +23,7 @@ from tokengate.lanes.zygote import prepare
 __all__ = ["Place", "main", "spawned"]
 
 LENGTH = struct.Struct("<I")
+ORPHAN = 0.5  # s between two looks of a worker that was started afresh at whether its parent lives
 OVER = 0.2  # s that non-daemon threads of functions get at the end
 
 _server: child.Server | None = None
@@ -120,6 +121,12 @@ def _end() -> None:
     atexit._run_exitfuncs()
 
 
+def _end_after(parent: int) -> None:
+    while os.getppid() == parent:
+        sleep(ORPHAN)
+    os._exit(1)
+
+
 def spawned(pipe_fd: int, board_fd: int) -> None:
     """The body of a process that was started afresh; the pipe begins with preparation data."""
     sock = socket.socket(fileno=pipe_fd)
@@ -128,7 +135,9 @@ def spawned(pipe_fd: int, board_fd: int) -> None:
 
     (size,) = LENGTH.unpack(pipe.read(LENGTH.size))
     data, parent, place = pickle.loads(pipe.read(size))
-    code = main(sock.detach(), board_fd, "", data, parent, place)
+    # Not by `die_with_parent`: the system means the thread that started this process.
+    threading.Thread(target=_end_after, args=(parent,), daemon=True).start()
+    code = main(sock.detach(), board_fd, "", data, None, place)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
