@@ -21,9 +21,10 @@ from tokengate.lanes import processes
 
 # what other systems do not have
 BARE = """
-import os, signal
+import os, subprocess
 from tokengate.lanes import processes
 processes.FORKS = False
+subprocess._CAN_USE_PIDFD_OPEN = False
 for name in ("eventfd", "memfd_create", "pidfd_open"):
     if hasattr(os, name):
         delattr(os, name)
@@ -34,6 +35,7 @@ for name in ("eventfd", "memfd_create", "pidfd_open"):
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """This system, without what only some have."""
     monkeypatch.setattr(processes, "FORKS", False)
+    monkeypatch.setattr(subprocess, "_CAN_USE_PIDFD_OPEN", False, raising=False)  # since 3.15
     for name in ("eventfd", "memfd_create", "pidfd_open"):
         monkeypatch.delattr(os, name, raising=False)
 
