@@ -94,7 +94,7 @@ class Stage:
 
     def queue(self, state: TokenState) -> Token[Any]:
         # The only worker is held: a few tokens known to be short are admitted, those behind wait.
-        self.coordinator.submit(self.note).result(20)
+        self.become_known_as_short()
         self.ran.clear()
         self.others.append(self.coordinator.submit(self.gate))
         self.gate.wait_entered()
@@ -104,6 +104,16 @@ class Stage:
                 return token
             self.others.append(token)
         raise AssertionError(f"no token came to be {state.name}")
+
+    def become_known_as_short(self) -> None:
+        # What is expected is a moving mean, and a run that was interrupted weighs in it for long.
+        in_a_row = 0
+        while in_a_row < 60:
+            token = self.coordinator.submit(self.note)
+            token.result(20)
+            run_time = token.run_time
+            assert run_time is not None
+            in_a_row = in_a_row + 1 if run_time < 20e-6 else 0
 
     def note(self) -> str:
         self.ran.append("ran")
