@@ -313,7 +313,7 @@ def meet(folder, name, others, last):
     """Returns, or kills its worker, when as many runs are at it in as many workers."""
     open(os.path.join(folder, name), "w").close()
     while len(os.listdir(folder)) < others:
-        time.sleep(0.001)
+        time.sleep(0.001)  # they are in other processes, which share nothing but the folder
     if last:
         os._exit(7)
 

@@ -180,7 +180,7 @@ def test_a_dropped_coordinator_goes_though_its_key_function_refers_to_it():
     deadline = time.monotonic() + 60
     while gone() is not None and time.monotonic() < deadline:
         gc.collect()
-        time.sleep(0.01)
+        time.sleep(0.01)  # its carrier's thread has to let go of it, too
     assert gone() is None
 
 

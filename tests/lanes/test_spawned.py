@@ -8,15 +8,13 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import lane_functions as work
 import pytest
 from test_process import alive, until
 
-from tokengate import Coordinator, CoordinatorStopped, TokenKilled, WorkerDied, use
+from tokengate import Coordinator, CoordinatorStopped, TokenKilled, WorkerDied
 from tokengate.lanes import processes
 
 # what other systems do not have
@@ -38,13 +36,6 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "_CAN_USE_PIDFD_OPEN", False, raising=False)  # since 3.15
     for name in ("eventfd", "memfd_create", "pidfd_open"):
         monkeypatch.delattr(os, name, raising=False)
-
-
-@pytest.fixture
-def lanes(new_coordinator: Any) -> Iterator[Coordinator]:
-    coordinator = new_coordinator(process_workers=2, stop_timeout=20.0)
-    with use(coordinator):
-        yield coordinator
 
 
 async def test_results_arguments_and_exceptions(lanes: Coordinator) -> None:

@@ -329,7 +329,7 @@ class Slow:
         return hash(self.number)
 
     def __eq__(self, other: object) -> bool:
-        time.sleep(0)
+        time.sleep(0)  # lets them
         return self.number == (other.number if isinstance(other, Slow) else other)
 
 
@@ -343,7 +343,7 @@ def test_keys_of_calls_from_many_threads(coordinator: Coordinator, name: str, sl
         inside[number] += 1
         if inside[number] != 1:
             clashes.append(number)
-        time.sleep(0)
+        time.sleep(0)  # whoever else may run the same key has its chance
         inside[number] -= 1
 
     def key(call: int) -> int | Slow:

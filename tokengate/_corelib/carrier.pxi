@@ -781,7 +781,7 @@ cdef class Carrier(Debtor):
         if core is not None:
             self.carry_out(core, tg_pool_nudge(self.pool, now))
         if fallen is not None and fallen.op.books().deaths >= DEADLY:
-            return core, fallen.op.name if fallen.op.shared is None else OTHER
+            return core, fallen.op.books().name
         return None
 
     cdef bint others_have_news(self, tg_op *op, RemoteCore core):

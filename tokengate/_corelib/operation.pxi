@@ -7,6 +7,8 @@ cdef enum:
     MAX_OPERATIONS = 1000  # beyond it, names share one queue and one set of figures, called "other"
 
 OTHER = "other"
+
+
 cdef extern from *:
     """
     #ifdef Py_GIL_DISABLED
