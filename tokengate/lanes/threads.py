@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable
 from time import monotonic
+from types import FunctionType
 from typing import Any
 
 from tokengate import machine
@@ -44,8 +45,8 @@ def _leave(handle: Any) -> None:
         _leaving.append(handle)
 
 
-class _Spent:
-    """What is left of the object that would take a thread out of threading's books."""
+def _untracked(thread: threading.Thread) -> None:
+    """Stands in for what has threading take a thread out of its books by itself."""
 
 
 def _enter_books(name: str) -> threading.Thread:
@@ -54,13 +55,17 @@ def _enter_books(name: str) -> threading.Thread:
     From Python 3.12 on threading takes it out by itself when the thread's state is cleared, under
     a lock of its own. For a thread of ours that may be done by the main thread, while the
     interpreter is torn down or in a forked child, where whoever had the lock never gives it back
-    (a child has a new one, but that finalizer keeps to the old). So it is called off.
+    (a child has a new one, but that finalizer keeps to the old). So it is made without. (To call
+    the finalizer off by giving it another class is no way: without a GIL that stops all threads,
+    and a fork meanwhile leaves a child in which the next one who stops them waits for ever.)
     """
-    thread = threading.current_thread()
-    local = getattr(threading, "_thread_local_info", None)
-    finalizer = getattr(local, "_track_dummy_thread_ref", None)
-    if finalizer is not None:
-        finalizer.__class__ = _Spent
+    books: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]
+    thread = books.get(threading.get_ident())
+    if thread is None:
+        thread = threading._DummyThread.__new__(threading._DummyThread)
+        make: Any = threading._DummyThread.__init__
+        names = make.__globals__ | {"_DeleteDummyThreadOnDel": _untracked}
+        FunctionType(make.__code__, names, None, make.__defaults__, make.__closure__)(thread)
     thread.name = name
     return thread
 

@@ -36,6 +36,10 @@ def makes_coordinators() -> None:
             assert own.submit(work, 1).result(20) == 2
 
 
+# Once, as a program has that forks with loops about: the first use of asyncio makes its policy under
+# a lock of asyncio's own, and a child that is forked right then finds it taken for ever.
+asyncio.run(several())
+
 threads = [threading.Thread(target=f) for f in (submits, runs_loops, makes_coordinators)]
 for thread in threads:
     thread.start()
