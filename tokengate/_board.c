@@ -134,6 +134,17 @@ static void fill_soon(char *start, Py_ssize_t size)
 #endif
 }
 
+/* A bytearray or a bytes object that the caller is about to fill. */
+static PyObject *unfilled(Py_ssize_t size, int mutable, char **into)
+{
+    PyObject *whole = mutable ? PyByteArray_FromStringAndSize(NULL, size) : PyBytes_FromStringAndSize(NULL, size);
+    if (whole == NULL)
+        return NULL;
+    *into = mutable ? PyByteArray_AS_STRING(whole) : PyBytes_AS_STRING(whole);
+    fill_soon(*into, size);
+    return whole;
+}
+
 PyDoc_STRVAR(receive_doc, "receive(fd, size, head, mutable, /)\n--\n\n"
                           "Exactly `size` bytes of a stream socket, of which `head` has been read already.\n\n"
                           "As bytes or, `mutable`, a bytearray. Copied once. Blocks; fewer where the stream ends. OSError where reading fails.");
@@ -154,11 +165,10 @@ static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t cou
         PyErr_SetString(PyExc_ValueError, "receive(): the head is longer than the whole");
         return NULL;
     }
-    PyObject *whole = mutable ? PyByteArray_FromStringAndSize(NULL, size) : PyBytes_FromStringAndSize(NULL, size);
+    char *into;
+    PyObject *whole = unfilled(size, mutable, &into);
     if (whole == NULL)
         return NULL;
-    char *into = mutable ? PyByteArray_AS_STRING(whole) : PyBytes_AS_STRING(whole);
-    fill_soon(into, size);
     memcpy(into, head, (size_t)have);
     while (have < size) {
         ssize_t got;
@@ -180,6 +190,80 @@ static PyObject *receive(PyObject *module, PyObject *const *args, Py_ssize_t cou
     if (have < size && !mutable)
         _PyBytes_Resize(&whole, have); /* NULL, with an exception, where it fails */
     return whole;
+}
+
+PyDoc_STRVAR(address_doc, "address(buffer, /)\n--\n\n"
+                          "Where it lies. It stays there while somebody holds the buffer.");
+
+static PyObject *address(PyObject *module, PyObject *buffer)
+{
+    (void)module;
+    Py_buffer view;
+    if (PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    PyObject *found = PyLong_FromVoidPtr(view.buf);
+    PyBuffer_Release(&view);
+    return found;
+}
+
+PyDoc_STRVAR(copied_doc, "copied(address, size, mutable, /)\n--\n\n"
+                         "What lies there, in this process, as bytes or, `mutable`, a bytearray. Somebody must hold it meanwhile.");
+
+static PyObject *copied(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    char *into;
+    if (!wants("copied", count, 3))
+        return NULL;
+    const void *from = PyLong_AsVoidPtr(args[0]);
+    Py_ssize_t size = PyLong_AsSsize_t(args[1]);
+    int mutable = PyObject_IsTrue(args[2]);
+    if (PyErr_Occurred())
+        return NULL;
+    PyObject *whole = unfilled(size, mutable, &into);
+    if (whole == NULL)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    memcpy(into, from, (size_t)size);
+    Py_END_ALLOW_THREADS
+    return whole;
+}
+
+PyDoc_STRVAR(lend_doc, "lend(fd, message, settled, /)\n--\n\n"
+                       "Sends a message that says where buffers lie, and returns once they have been read.\n\n"
+                       "fd: a stream socket. settled: another one, on which a byte then comes. True: it has. False: that\n"
+                       "socket's other end is closed, or the message could not be sent, and nobody reads them any more.\n"
+                       "Blocks; no exception that another thread raises here gets in between.");
+
+static PyObject *lend(PyObject *module, PyObject *const *args, Py_ssize_t count)
+{
+    (void)module;
+    char *message;
+    Py_ssize_t size;
+    if (!wants("lend", count, 3) || PyBytes_AsStringAndSize(args[1], &message, &size) < 0)
+        return NULL;
+    int fd = (int)PyLong_AsLong(args[0]), settled = (int)PyLong_AsLong(args[2]), flags = 0;
+    if (PyErr_Occurred())
+        return NULL;
+#  if defined(MSG_NOSIGNAL)
+    flags = MSG_NOSIGNAL;
+#  endif
+    ssize_t done = 0, got = 0;
+    char byte;
+    Py_BEGIN_ALLOW_THREADS
+    while (done < size) {
+        ssize_t sent = send(fd, message + done, (size_t)(size - done), flags);
+        if (sent >= 0)
+            done += sent;
+        else if (errno != EINTR)
+            break;
+    }
+    if (done == size)
+        do
+            got = recv(settled, &byte, 1, 0);
+        while (got < 0 && errno == EINTR);
+    Py_END_ALLOW_THREADS
+    return PyBool_FromLong(got == 1);
 }
 #endif
 
@@ -260,6 +344,9 @@ static PyMethodDef methods[] = {
 #if !defined(_WIN32)
     {"halt", (PyCFunction)(void (*)(void))halt, METH_FASTCALL, halt_doc},
     {"end_within", (PyCFunction)(void (*)(void))end_within, METH_FASTCALL, end_within_doc},
+    {"address", address, METH_O, address_doc},
+    {"copied", (PyCFunction)(void (*)(void))copied, METH_FASTCALL, copied_doc},
+    {"lend", (PyCFunction)(void (*)(void))lend, METH_FASTCALL, lend_doc},
     {"receive", (PyCFunction)(void (*)(void))receive, METH_FASTCALL, receive_doc},
 #endif
     {"begin", (PyCFunction)(void (*)(void))begin, METH_FASTCALL, begin_doc},

@@ -23,6 +23,20 @@ def receive(fd: int, size: int, head: bytes, mutable: bool, /) -> bytes | bytear
     Copied once. Blocks; fewer where the stream ends. OSError where reading fails.
     """
 
+def address(buffer: Buffer, /) -> int:
+    """Where it lies. It stays there while somebody holds the buffer."""
+
+def copied(address: int, size: int, mutable: bool, /) -> bytes | bytearray:
+    """What lies there, in this process. Somebody must hold it meanwhile."""
+
+def lend(fd: int, message: bytes, settled: int, /) -> bool:
+    """Sends a message that says where buffers lie, and returns once they have been read.
+
+    fd: a stream socket. settled: another one, on which a byte then comes. True: it has. False: that
+    socket's other end is closed, or the message could not be sent, and nobody reads them any more.
+    Blocks; no exception that another thread raises here gets in between.
+    """
+
 def die_with_parent() -> bool:
     """Asks the system to kill this process when its parent ends. False where it cannot."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import os
+import socket
 import sys
 import threading
 
@@ -223,6 +224,25 @@ async def test_a_function_that_swallows_it_is_told_again(lanes, tmp_path):
     token.kill("enough")
     await until(lambda: not token.abandoned)
     assert await work.add(1, 1) == 2
+
+
+async def test_the_default_timeout_of_sockets_is_the_program_s(lanes):
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(0.05)
+    try:
+        lanes.resize("interpreter", 1)
+        first = await work.where()
+        await asyncio.sleep(0.2)
+        assert await work.where() == first
+        assert await work.echo(bytes(1_000_000)) == bytes(1_000_000)
+        spinning = work.spin()
+        await until(lambda: spinning.state is TokenState.EXECUTING)
+        spinning.kill("enough")  # heard on a socket of its own
+        with pytest.raises(TokenKilled):
+            await spinning
+        assert (await work.where())[1] != first[1]
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 async def test_what_cannot_be_interrupted_is_left_behind_and_replaced(lanes, tmp_path):

@@ -391,6 +391,17 @@ def test_a_main_module_that_starts_threads_is_loaded_in_the_workers(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
 
 
+def test_sockets_of_the_program_that_give_up_early_are_not_the_lane_s(tmp_path):
+    """The default timeout is the program's, and what its main module sets its workers have, too."""
+    command = script(
+        tmp_path, "first = pid().result()\ntime.sleep(0.5)\nprint(pid().result() == first)"
+    )
+    path = Path(command[1])
+    path.write_text("import socket\nsocket.setdefaulttimeout(0.1)\n" + path.read_text())
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
 def test_a_killed_program_leaves_no_orphans(tmp_path):
     body = """
 tokens = [never(), never()]

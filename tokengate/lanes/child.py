@@ -7,6 +7,10 @@ Down the pipe come frames: `FRAME` (bytes of a pickle, number of buffers, micros
 the parent wants to hear of replies while there is more to do), the size and kind of each buffer,
 the pickle, the buffers. Replies go through the board (`tg_board.h`), and up the pipe goes
 `RING`, one byte, when the parent should look there; what does not fit goes up as `REPLY`.
+
+A worker in its parent's process is lent large buffers, and lends its own: what is sent is where
+they lie, and the other side copies them from there. Lent is given back by `TAKEN`, one byte up the
+pipe for each frame with such buffers, and by one byte down a socket of its own for each reply.
 """
 
 from __future__ import annotations
@@ -23,13 +27,14 @@ from time import monotonic, monotonic_ns
 from typing import Any
 
 FRAME = struct.Struct("<III")
-BUFFER = struct.Struct("<QB")  # size, 1: may be written to
+BUFFER = struct.Struct("<QQB")  # size, address (0: it follows), 1: may be written to
 REPLY = struct.Struct("<cQqqIII")  # mark, number, started, run, kind, bytes of pickle, buffers
-READY, BROKEN, RING, LARGE = b"!", b"?", b".", b"="
+READY, BROKEN, RING, LARGE, TAKEN = b"!", b"?", b".", b"=", b"-"
 KILL, ALIVE = b"k", b"!"  # to a worker's watcher, where it has one, and back
 HALT, HALTED = b"h", b"."  # the same
 RESULT, ERROR, NOTHING = 0, 1, 2
 OUT_OF_BAND = 16_384  # bytes; smaller ones are copied into the pickle
+LENT = 262_144  # bytes; within one process larger ones are read where they lie
 SOON_NS = 250_000  # a frame that comes so soon after the last reply is one of many in a row,
 LINGER_NS = 150_000  # and the next is looked for so long before this worker sleeps
 IN_VAIN = 16  # such frames that are not followed by a look, after one that was in vain
@@ -40,12 +45,20 @@ class Gone(Exception):
     """The other side has closed the pipe."""
 
 
-class Pipe:
-    """Reads exact amounts with few system calls. receive: the board's, None: it has none."""
+def blocking_socket(fd: int) -> socket.socket:
+    """The socket of a descriptor. It waits, whatever the program's default timeout is."""
+    sock = socket.socket(fileno=fd)
+    sock.settimeout(None)
+    return sock
 
-    def __init__(self, sock: socket.socket, receive: Callable[..., Any] | None) -> None:
+
+class Pipe:
+    """Reads exact amounts with few system calls."""
+
+    def __init__(self, sock: socket.socket, board: Any) -> None:
         self.sock = sock
-        self.receive = receive
+        self.receive: Callable[..., Any] | None = getattr(board, "receive", None)
+        self.copied: Callable[..., Any] | None = getattr(board, "copied", None)
         self.rest: bytes = b""
 
     def read(self, size: int) -> bytes:
@@ -67,6 +80,14 @@ class Pipe:
             rest = more if not rest else rest + more
         self.rest = rest[size:]
         return rest[:size]
+
+    def read_buffer(self, size: int, address: int, mutable: int) -> bytes | bytearray:
+        """One that a `BUFFER` has announced."""
+        if address:
+            assert self.copied is not None
+            whole: bytes | bytearray = self.copied(address, size, mutable)
+            return whole
+        return self.read_into(size) if mutable else self.read(size)
 
     def has_more(self) -> bool:
         """Whether something has come that was not read yet. Does not block."""
@@ -127,6 +148,20 @@ def pack(value: Any) -> tuple[bytes, list[pickle.PickleBuffer]]:
         return False
 
     return pickle.dumps(value, 5, buffer_callback=keep), buffers
+
+
+def announce(views: list[memoryview], address: Callable[[Any], int] | None) -> tuple[bytes, bool]:
+    """What is told of buffers ahead of them, and whether they are lent.
+
+    address: the board's, None: the other side cannot read them where they lie.
+    """
+    lent = address is not None and any(view.nbytes >= LENT for view in views)
+    where = [address(view) if lent else 0 for view in views]
+    told = [
+        BUFFER.pack(view.nbytes, place, not view.readonly)
+        for view, place in zip(views, where, strict=True)
+    ]
+    return b"".join(told), lent
 
 
 def usable_cpus() -> int:
@@ -239,8 +274,10 @@ class Server:
         deadline_var: contextvars.ContextVar[int] | None,
         variables: dict[str, contextvars.ContextVar[Any]],
         cpus: int,
+        settled: socket.socket | None = None,
     ) -> None:
         self.sock = sock
+        self.settled = settled  # where it hears that what it lent has been read; None: it cannot
         self.memory = memory
         self.board = board
         self.deadline_var = deadline_var
@@ -258,7 +295,7 @@ class Server:
 
     def serve(self) -> None:
         """Runs tokens until the pipe is closed, or it is to end."""
-        pipe = Pipe(self.sock, getattr(self.board, "receive", None))
+        pipe = Pipe(self.sock, self.board)
         base = contextvars.copy_context()
         try:
             while True:
@@ -272,9 +309,11 @@ class Server:
                     self.ring()  # it may take long until all of this has come
                 kinds = [BUFFER.unpack(pipe.read(BUFFER.size)) for _ in range(count)]
                 first, news, refs, payloads, ids, deadlines = pickle.loads(pipe.read(size))
-                buffers = iter(
-                    [pipe.read_into(n) if mutable else pipe.read(n) for n, mutable in kinds]
-                )
+                if kinds and self.ending:
+                    return
+                buffers = iter([pipe.read_buffer(*kind) for kind in kinds])
+                if any(address for _, address, _ in kinds):
+                    self.sock.sendall(TAKEN)
                 for number, definition in news or ():
                     self.calls[number] = Call(definition)
                 if type(refs) is int:
@@ -394,7 +433,11 @@ class Server:
         """A reply that the board has no room for."""
         views = [buffer.raw() for buffer in large]
         head = REPLY.pack(LARGE, number, started, run, kind, len(data), len(views))
-        sizes = b"".join(BUFFER.pack(view.nbytes, not view.readonly) for view in views)
-        self.sock.sendall(head + sizes + data)
-        for view in views:
-            self.sock.sendall(view)
+        address = None if self.settled is None else self.board.address
+        sizes, lent = announce(views, address)
+        if not lent:
+            self.sock.sendall(head + sizes + data)
+            for view in views:
+                self.sock.sendall(view)
+        elif not self.board.lend(self.sock.fileno(), head + sizes + data, self.settled.fileno()):
+            raise Gone

@@ -27,17 +27,19 @@ __all__ = ["main"]
 AGAIN = 0.05  # s until a function that goes on is told once more
 
 
-def main(pipe: int, control: int, board: int, name: str, cpus: int) -> None:
+def main(pipe: int, control: int, settled: int, board: int, name: str, cpus: int) -> None:
     """Serve until the pipe is closed, or the run that is under way has been ended early.
 
     The descriptors stay the caller's.
     """
     _name_what_refuses()
     memory = mmap.mmap(board, _board.size)
-    sock = socket.socket(fileno=os.dup(pipe))
-    watcher = _Watcher(socket.socket(fileno=os.dup(control)))
+    sock = child.blocking_socket(os.dup(pipe))
+    loans = child.blocking_socket(os.dup(settled))
+    watcher = _Watcher(child.blocking_socket(os.dup(control)))
     standin: Any = tokengate
-    server = child.Server(sock, memory, _board, standin._deadline_var, travel.variables, cpus)
+    variables = travel.variables
+    server = child.Server(sock, memory, _board, standin._deadline_var, variables, cpus, loans)
     standin._server, standin._where = server, name
     watcher.start(server)
     sock.sendall(child.READY)
@@ -49,6 +51,7 @@ def main(pipe: int, control: int, board: int, name: str, cpus: int) -> None:
             watcher.over = True
             watcher.join()
             sock.close()
+            loans.close()
             memory.close()
             return
         except TokenCancelled:

@@ -214,6 +214,7 @@ class _Worker:
         self.pid = process.pid
         self.sentinel = process.sentinel
         self.name = f"process {process.pid}"
+        self.loans = None
         self._killed = False
         self._ended = ""
         self._kills = memory_kills()

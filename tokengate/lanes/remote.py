@@ -22,7 +22,8 @@ from typing import Any, Protocol
 from tokengate import _core, machine
 from tokengate.errors import OperationQuarantined, TokenGateError, TokenKilled, WorkerDied
 from tokengate.lanes import travel
-from tokengate.lanes.child import ERROR, LARGE, RING, Gone
+from tokengate.lanes.child import ERROR, LARGE, RING, TAKEN, Gone
+from tokengate.lanes.loans import Loans
 from tokengate.lanes.threads import ThreadLane
 from tokengate.lanes.wire import define, encode, pack_call, read_reply, refuse_main, unbound
 from tokengate.naming import operation_name
@@ -51,6 +52,7 @@ class Running(Protocol):
     # a descriptor that turns readable when the worker has ended, or is to end; -1: there is none
     sentinel: int
     name: str  # for reports: "process 1234"
+    loans: Loans | None  # where it is in this process
 
     def kill(self) -> None:
         """Stop what runs there, at once. Any thread; does not block; again does nothing."""
@@ -268,6 +270,8 @@ class RemoteWorker(_core.Carrier):
         running = self._running
         if running is None:
             return
+        if running.loans is not None:
+            running.loans.let_go()
         self._take_replies()
         self._tell_loops()
         if not running.ended(GRACE):
@@ -311,6 +315,8 @@ class RemoteWorker(_core.Carrier):
     # -- out -----------------------------------------------------------------------------------
 
     def _send_all(self) -> bool:
+        running = self._running
+        assert running is not None
         try:
             for pieces in self._backlog:
                 self._send(pieces)
@@ -319,7 +325,7 @@ class RemoteWorker(_core.Carrier):
                 frame = self._gather()
                 if frame is None:
                     return True
-                self._send(encode(frame))
+                self._send(encode(frame, running.loans))
         except (OSError, Gone):
             return False
 
@@ -329,7 +335,7 @@ class RemoteWorker(_core.Carrier):
         frame = self._gather(1)
         if frame is None or running is None:
             return not self.left
-        pieces = encode(frame)
+        pieces = encode(frame, running.loans)
         if len(pieces) == 1 and len(pieces[0]) <= MOST_AT_ONCE:
             try:
                 sent = self._send_now(running.pipe.fileno(), pieces[0])
@@ -389,14 +395,17 @@ class RemoteWorker(_core.Carrier):
             return False
         while said:
             at = said.find(LARGE)
+            short = said if at < 0 else said[:at]
+            if short.strip(RING if running.loans is None else RING + TAKEN):
+                log.error("%s said %r, which means nothing", running.name, said[:40])
+                return False
+            if running.loans is not None:
+                running.loans.taken(short.count(TAKEN))
             if at < 0:
-                if said.strip(RING):
-                    log.error("%s said %r, which means nothing", running.name, said[:40])
-                    return False
                 break
             self._tell_loops()
             try:
-                reply, said = read_reply(running.pipe, said[at:])
+                reply, said = read_reply(running.pipe, said[at:], running.loans)
             except (Gone, OSError):
                 return False
             self._reply(*reply)

@@ -16,7 +16,8 @@ from types import FunctionType, MethodType
 from typing import Any
 
 from tokengate import _board
-from tokengate.lanes.child import BUFFER, FRAME, OUT_OF_BAND, REPLY, SIMPLE, Pipe
+from tokengate.lanes.child import BUFFER, FRAME, OUT_OF_BAND, REPLY, SIMPLE, Pipe, announce
+from tokengate.lanes.loans import Loans
 from tokengate.naming import operation_name
 
 __all__ = ["Reply", "define", "encode", "pack_call", "read_reply", "refuse_main", "unbound"]
@@ -32,8 +33,11 @@ with contextlib.suppress(ImportError):
     cloudpickle = importlib.import_module("cloudpickle")
 
 
-def encode(frame: tuple[Any, ...]) -> list[Any]:
-    """The bytes of a frame that `Carrier._gather` made: pieces to be sent one after another."""
+def encode(frame: tuple[Any, ...], loans: Loans | None) -> list[Any]:
+    """The bytes of a frame that `Carrier._gather` made: pieces to be sent one after another.
+
+    loans: with a worker that can read large buffers where they lie, else None.
+    """
     first, news, refs, payloads, ids, deadlines, size, pause = frame
     views: list[memoryview] = []
     if size >= OUT_OF_BAND:
@@ -47,21 +51,28 @@ def encode(frame: tuple[Any, ...]) -> list[Any]:
     if news:
         told = [(ref.number, ref.definition) for ref in news]
     body = pickle.dumps((first, told, refs, payloads, ids, deadlines), 5)
-    sizes = b"".join(BUFFER.pack(view.nbytes, not view.readonly) for view in views)
-    return [FRAME.pack(len(body), len(views), pause) + sizes + body, *views]
+    sizes, lends = announce(views, None if loans is None else _board.address)
+    head = FRAME.pack(len(body), len(views), pause) + sizes + body
+    if not lends or loans is None:
+        return [head, *views]
+    loans.lend(views)
+    return [head]
 
 
-def read_reply(sock: socket.socket, start: bytes) -> tuple[Reply, bytes]:
+def read_reply(sock: socket.socket, start: bytes, loans: Loans | None) -> tuple[Reply, bytes]:
     """A reply that did not fit the board, and what was read beyond it.
 
-    start: what of it has been read. Blocks until all is there; `child.Gone` where it ends before.
+    start: what of it has been read. loans: with that worker. Blocks until all is there;
+    `child.Gone` where it ends before.
     """
-    pipe = Pipe(sock, getattr(_board, "receive", None))
+    pipe = Pipe(sock, _board)
     pipe.rest = start
     _, number, started, run, kind, size, count = REPLY.unpack(pipe.read(REPLY.size))
     kinds = [BUFFER.unpack(pipe.read(BUFFER.size)) for _ in range(count)]
     data = pipe.read(size)
-    buffers = [pipe.read_into(n) if mutable else pipe.read(n) for n, mutable in kinds]
+    buffers = [pipe.read_buffer(*each) for each in kinds]
+    if loans is not None and any(address for _, address, _ in kinds):
+        loans.settle()
     return (number, started, run, kind, data, buffers or None), pipe.rest
 
 

@@ -6,7 +6,6 @@ import atexit
 import mmap
 import os
 import signal
-import socket
 import struct
 import sys
 import threading
@@ -58,7 +57,7 @@ def main(
     the process to end with, where it is this one's parent.
     """
     global _server
-    sock = socket.socket(fileno=pipe_fd)
+    sock = child.blocking_socket(pipe_fd)
     signal.signal(signal.SIGINT, _ignore)
     if parent is not None:
         _board.die_with_parent()
@@ -129,7 +128,7 @@ def _end_after(parent: int) -> None:
 
 def spawned(pipe_fd: int, board_fd: int) -> None:
     """The body of a process that was started afresh; the pipe begins with preparation data."""
-    sock = socket.socket(fileno=pipe_fd)
+    sock = child.blocking_socket(pipe_fd)
     pipe = child.Pipe(sock, None)
     import pickle
 

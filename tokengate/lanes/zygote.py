@@ -27,6 +27,8 @@ import traceback
 from multiprocessing import process, spawn
 from typing import Any
 
+from tokengate.lanes.child import blocking_socket
+
 FORK = b"F"
 LONGEST_FORK = 1 << 17
 UP, THREADS = b"U", b"T"
@@ -39,7 +41,7 @@ MAIN_KEYS = ("init_main_from_name", "init_main_from_path")
 
 def main(fd: int) -> None:
     """The body of the process."""
-    with socket.socket(fileno=fd) as control:
+    with blocking_socket(fd) as control:
         _serve(control)
 
 
