@@ -694,7 +694,7 @@ cdef class Carrier(Debtor):
             try:
                 if payload is None:
                     pass
-                elif buffers is None and b"\x93" not in <bytes>payload:  # pickle's STACK_GLOBAL
+                elif buffers is None and tg_plain(<const unsigned char*><char*>payload, len(<bytes>payload)):
                     value = _loads(payload)
                 else:
                     value = self._load(payload, buffers)

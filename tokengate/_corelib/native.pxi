@@ -296,6 +296,9 @@ cdef extern from "tg_wire.h" nogil:
     int64_t tg_wire_receive(int socket, void *data, size_t size)
     void tg_wire_clear(int bell)
 
+cdef extern from "tg_plain.h" nogil:
+    bint tg_plain(const unsigned char *pickle, size_t size)
+
 cdef extern from "tg_board.h" nogil:
     enum:
         TG_BOARD_SLOTS
