@@ -155,8 +155,11 @@ def announce(views: list[memoryview], address: Callable[[Any], int] | None) -> t
 
     address: the board's, None: the other side cannot read them where they lie.
     """
-    lent = address is not None and any(view.nbytes >= LENT for view in views)
-    where = [address(view) if lent else 0 for view in views]
+    where = [0] * len(views)
+    lent = False
+    if address is not None and any(view.nbytes >= LENT for view in views):
+        where = [address(view) for view in views]
+        lent = True
     told = [
         BUFFER.pack(view.nbytes, place, not view.readonly)
         for view, place in zip(views, where, strict=True)
@@ -433,11 +436,12 @@ class Server:
         """A reply that the board has no room for."""
         views = [buffer.raw() for buffer in large]
         head = REPLY.pack(LARGE, number, started, run, kind, len(data), len(views))
-        address = None if self.settled is None else self.board.address
-        sizes, lent = announce(views, address)
-        if not lent:
-            self.sock.sendall(head + sizes + data)
-            for view in views:
-                self.sock.sendall(view)
-        elif not self.board.lend(self.sock.fileno(), head + sizes + data, self.settled.fileno()):
-            raise Gone
+        settled = self.settled
+        sizes, lent = announce(views, None if settled is None else self.board.address)
+        if settled is not None and lent:
+            if not self.board.lend(self.sock.fileno(), head + sizes + data, settled.fileno()):
+                raise Gone
+            return
+        self.sock.sendall(head + sizes + data)
+        for view in views:
+            self.sock.sendall(view)

@@ -80,7 +80,7 @@ class _Worker:
         self.name = "an interpreter"
         self.pipe, self._their_pipe = worker_pipe()
         self._control, self._their_control = socket.socketpair()
-        self.loans = self._loans = Loans()
+        self.loans = Loans()
         # readable once one of its ends is shut down: by `kill`, or by the worker's thread
         self._sentinel, self._told = socket.socketpair()
         self.sentinel = self._sentinel.fileno()
@@ -132,7 +132,7 @@ class _Worker:
         args = (
             self._their_pipe.fileno(),
             self._their_control.fileno(),
-            self._loans.theirs.fileno(),
+            self.loans.theirs.fileno(),
             self._board,
             self.name,
             self._cpus,
@@ -148,7 +148,7 @@ class _Worker:
     def _release(self) -> None:
         for each in (self._their_pipe, self._their_control, self._told):
             each.close()
-        self._loans.ended()
+        self.loans.ended()
         os.close(self._board)
 
     def await_ready(self) -> None:
@@ -211,11 +211,11 @@ class _Worker:
         return f"({self.name}) {'was stopped' if self._killed else 'ended'}{why}"
 
     def close(self) -> None:
-        self._loans.let_go()
+        self.loans.let_go()
         with contextlib.suppress(OSError):
             self.pipe.shutdown(socket.SHUT_RDWR)
         self._closed.wait(END)
-        for each in (self.pipe, self._control, self._sentinel, self._loans):
+        for each in (self.pipe, self._control, self._sentinel, self.loans):
             each.close()
 
 

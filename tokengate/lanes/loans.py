@@ -17,7 +17,8 @@ class Loans:
     """What one carrier and its worker lend each other. For the carrier, but for `theirs`."""
 
     def __init__(self) -> None:
-        self._ours, self.theirs = socket.socketpair()  # theirs: the worker hears on it
+        self.theirs: socket.socket  # the worker hears on it
+        self._ours, self.theirs = socket.socketpair()
         self._lent: deque[list[memoryview]] = deque()
 
     def lend(self, views: list[memoryview]) -> None:

@@ -52,7 +52,10 @@ class Running(Protocol):
     # a descriptor that turns readable when the worker has ended, or is to end; -1: there is none
     sentinel: int
     name: str  # for reports: "process 1234"
-    loans: Loans | None  # where it is in this process
+
+    @property
+    def loans(self) -> Loans | None:
+        """With a worker in this process; another can be lent nothing."""
 
     def kill(self) -> None:
         """Stop what runs there, at once. Any thread; does not block; again does nothing."""

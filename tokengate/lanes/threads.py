@@ -49,6 +49,30 @@ def _untracked(thread: threading.Thread) -> None:
     """Stands in for what has threading take a thread out of its books by itself."""
 
 
+class _Entry:
+    """How threading makes the object for a thread it did not start, without a finalizer."""
+
+    def __init__(self) -> None:
+        self._dummy: Any = threading._DummyThread
+        self._lock: Any = threading._active_limbo_lock  # type: ignore[attr-defined]
+        make = self._dummy.__init__
+        names = make.__globals__ | {"_DeleteDummyThreadOnDel": _untracked}
+        self._make = FunctionType(make.__code__, names, None, make.__defaults__, make.__closure__)
+
+    def holds(self) -> bool:
+        """Whether it is still so: a forked child has another lock."""
+        lock = threading._active_limbo_lock  # type: ignore[attr-defined]
+        return lock is self._lock and threading._DummyThread is self._dummy
+
+    def make(self) -> threading.Thread:
+        thread: threading.Thread = self._dummy.__new__(self._dummy)
+        self._make(thread)
+        return thread
+
+
+_entry = _Entry()
+
+
 def _enter_books(name: str) -> threading.Thread:
     """The object that stands for this thread in threading's books, until `_leave_books`.
 
@@ -59,13 +83,13 @@ def _enter_books(name: str) -> threading.Thread:
     the finalizer off by giving it another class is no way: without a GIL that stops all threads,
     and a fork meanwhile leaves a child in which the next one who stops them waits for ever.)
     """
+    global _entry
     books: dict[int, threading.Thread] = threading._active  # type: ignore[attr-defined]
     thread = books.get(threading.get_ident())
     if thread is None:
-        thread = threading._DummyThread.__new__(threading._DummyThread)
-        make: Any = threading._DummyThread.__init__
-        names = make.__globals__ | {"_DeleteDummyThreadOnDel": _untracked}
-        FunctionType(make.__code__, names, None, make.__defaults__, make.__closure__)(thread)
+        if not _entry.holds():
+            _entry = _Entry()
+        thread = _entry.make()
     thread.name = name
     return thread
 
