@@ -9,6 +9,7 @@
 
 #if !defined(_WIN32)
 #  include <errno.h>
+#  include <poll.h>
 #  include <pthread.h>
 #  include <sys/socket.h>
 #  include <time.h>
@@ -229,6 +230,14 @@ static PyObject *copied(PyObject *module, PyObject *const *args, Py_ssize_t coun
     return whole;
 }
 
+/* After a call on a socket that failed: whether to make it again, at once or once it can be made. */
+static bool come_round(int fd, short event)
+{
+    if (errno == EAGAIN || errno == EWOULDBLOCK)
+        return poll(&(struct pollfd){fd, event, 0}, 1, -1) >= 0 || errno == EINTR;
+    return errno == EINTR;
+}
+
 PyDoc_STRVAR(lend_doc, "lend(fd, message, settled, /)\n--\n\n"
                        "Sends a message that says where buffers lie, and returns once they have been read.\n\n"
                        "fd: a stream socket. settled: another one, on which a byte then comes. True: it has. False: that\n"
@@ -255,13 +264,13 @@ static PyObject *lend(PyObject *module, PyObject *const *args, Py_ssize_t count)
         ssize_t sent = send(fd, message + done, (size_t)(size - done), flags);
         if (sent >= 0)
             done += sent;
-        else if (errno != EINTR)
+        else if (!come_round(fd, POLLOUT))
             break;
     }
     if (done == size)
         do
             got = recv(settled, &byte, 1, 0);
-        while (got < 0 && errno == EINTR);
+        while (got < 0 && come_round(settled, POLLIN));
     Py_END_ALLOW_THREADS
     return PyBool_FromLong(got == 1);
 }

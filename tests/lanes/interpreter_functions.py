@@ -162,6 +162,18 @@ def swallow(started, times):
 
 
 @task_token_guard(lane="interpreter")
+def answer_all_the_same(started, blocks, size):
+    """A large result, when it is told to end."""
+    try:
+        with open(started, "w") as file:
+            file.write("x")
+        while True:
+            pass
+    except tokengate.TokenCancelled:
+        return [os.urandom(size) for _ in range(blocks)]
+
+
+@task_token_guard(lane="interpreter")
 def start_thread(path, seconds=0.0):
     def body():
         time.sleep(seconds)

@@ -21,6 +21,7 @@ from tokengate import (
 from tokengate.lanes import remote
 from tokengate.lanes.availability import check_interpreter
 from tokengate.lanes.child import LENT, OUT_OF_BAND
+from tokengate.lanes.loans import Loans
 from tokengate.lanes.wire import read_reply
 
 if not check_interpreter()[0]:
@@ -136,6 +137,32 @@ async def test_a_result_is_held_until_it_has_been_read(lanes, monkeypatch):
     assert block in read[0][-1]
     monkeypatch.undo()
     assert await work.add(1, 1) == 2
+
+
+def test_what_is_said_to_be_taken_after_all_was_let_go_of():
+    """By a worker that has ended meanwhile: its carrier hears it later."""
+    loans = Loans()
+    array = bytearray(10)
+    loans.lend([memoryview(array)])
+    loans.over()
+    assert free(array)
+    loans.taken(1)
+    loans.theirs.close()
+    loans.close()
+
+
+@pytest.mark.parametrize("size", [LENT - 1, LENT], ids=["sent", "lent"])
+async def test_a_result_that_comes_too_late_keeps_no_worker(lanes, tmp_path, size):
+    """Nobody reads it: neither its carrier nor its worker may wait for that."""
+    lanes.resize("interpreter", 1)
+    token = work.answer_all_the_same(str(tmp_path / "started"), 20, size)
+    await until((tmp_path / "started").exists)
+    token.kill("enough")
+    with pytest.raises(TokenKilled):
+        await token
+    await until(lambda: not token.abandoned)
+    assert await work.add(1, 1) == 2
+    await until(lambda: lanes.stats().lanes["interpreter"].workers == 1)
 
 
 async def test_a_result_that_cannot_be_read_is_let_go_of(lanes, monkeypatch):

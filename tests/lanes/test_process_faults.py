@@ -6,6 +6,7 @@ import asyncio
 import functools
 import gc
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from tokengate import (
     task_token_guard,
     use,
 )
+from tokengate.lanes.remote import RemoteWorker
 
 HERE = Path(__file__).parent
 
@@ -494,3 +496,28 @@ def test_nothing_is_said_at_exit(tmp_path):
         cwd=tmp_path,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
+async def test_what_was_finished_is_told_though_its_worker_died(lanes, tmp_path, monkeypatch):
+    """Its reply lies in the pipe still when the death is known."""
+    lanes.resize("process", 1)
+    blocks = [os.urandom(100_000) for _ in range(3)]
+    assert [await work.echo(each) for each in blocks] == blocks  # known to be short
+    gate = tmp_path / "gate"
+    holding = work.hold(str(tmp_path / "started"), str(gate))
+    await until((tmp_path / "started").exists)
+    tokens = [work.echo(each) for each in blocks]
+    last = work.die("exit")
+    receive, seen = RemoteWorker._receive, []
+
+    def late(self):
+        if seen:
+            select.select([self._running.sentinel], [], [], 20)
+        seen.append(self)
+        return receive(self)
+
+    monkeypatch.setattr(RemoteWorker, "_receive", late)
+    gate.touch()
+    assert (await asyncio.gather(holding, *tokens))[1:] == blocks
+    with pytest.raises(WorkerDied):
+        await last

@@ -258,6 +258,7 @@ cdef class Carrier(Debtor):
     cdef list again               # declared begun, but their worker died before it was: to be sent to the next
     cdef bint away                # another carrier has taken its place
     cdef int barren               # workers in a row that died before they began what they had been sent
+    cdef Core seen                # of the last token claimed; within `_gather` only
     cdef readonly object thread_ident
     cdef readonly object handle   # of the thread; None before Python 3.13
 
@@ -386,6 +387,7 @@ cdef class Carrier(Debtor):
             op = t.op
             charge = t.charge
             token = <TokenBase>t.owner
+            self.seen = token.core
             how = tg_pool_keep(self.pool, t)
             if how == TG_STARTED:
                 return t
@@ -422,7 +424,6 @@ cdef class Carrier(Debtor):
                     if t is NULL:
                         break
                     token = <TokenBase>t.owner
-                core = token.core
                 packed = <Packed?>token.fn
                 self.enter_slot(token)
                 if not again:
@@ -439,12 +440,21 @@ cdef class Carrier(Debtor):
                 deadline = 0 if t.extra is NULL else tg_stamped(&t.extra.deadline)
                 dated = dated or deadline != 0
                 deadlines.append(deadline)
-        if core is not None:
+            core = self.seen or self.core_of_sent()
+            self.seen = None
+        if core is not None:  # else there was nothing in the pool that others could be summoned for
             self.carry_out(core, summons)
         if not refs:
             return None
         return (first, news, refs, payloads, ids, deadlines if dated else None, size,
                 max(FLUSH_NS, self.reach // FLUSHES) // 1000)
+
+    cdef Core core_of_sent(self):
+        """Of what has been sent and not answered; None: nothing has. Under sent_lock."""
+        for token in self.slots:
+            if token is not None:
+                return (<TokenBase>token).core
+        return None
 
     cdef void enter_slot(self, TokenBase token) except *:
         # Whoever is sent to an idle worker is begun: the worker is at it as soon as it wakes.
@@ -550,10 +560,7 @@ cdef class Carrier(Debtor):
                 token = self.slots[number % TG_BOARD_SLOTS]
                 if token is not None and self.has_begun(number):
                     self.begun(<TokenBase>token, tg_now())
-            for number in range(self.oldest, self.next):
-                token = self.slots[number % TG_BOARD_SLOTS]
-                if token is not None:
-                    core = (<TokenBase>token).core
+            core = self.core_of_sent()
             if core is None or not self.recall(NULL):
                 return
         self.carry_out(core, tg_pool_nudge(self.pool, tg_now()))

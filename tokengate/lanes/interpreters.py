@@ -118,6 +118,7 @@ class _Worker:
             # not only closed: a forked child may hold it open
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
+        self.loans.over()
         self._over.set()
         try:
             if interpreter is not None:
@@ -148,7 +149,7 @@ class _Worker:
     def _release(self) -> None:
         for each in (self._their_pipe, self._their_control, self._told):
             each.close()
-        self.loans.ended()
+        self.loans.theirs.close()
         os.close(self._board)
 
     def await_ready(self) -> None:
@@ -257,3 +258,5 @@ def _leave() -> None:
 
 
 atexit.register(_leave)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_living.clear)  # they are the parent's to end

@@ -27,8 +27,9 @@ class Loans:
 
     def taken(self, frames: int) -> None:
         """The worker has copied what so many frames lent it."""
-        for _ in range(frames):
-            self._lent.popleft()
+        with contextlib.suppress(IndexError):  # it has said so, and ended before it was heard
+            for _ in range(frames):
+                self._lent.popleft()
 
     def settle(self) -> None:
         """What the worker's last reply lent has been copied: it may let go."""
@@ -39,10 +40,9 @@ class Loans:
         with contextlib.suppress(OSError):  # it is gone
             self._ours.shutdown(socket.SHUT_RDWR)
 
-    def ended(self) -> None:
+    def over(self) -> None:
         """The worker reads nothing any more. On its thread."""
         self._lent.clear()
-        self.theirs.close()
 
     def close(self) -> None:
         """The carrier is done with it."""

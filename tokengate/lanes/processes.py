@@ -81,6 +81,7 @@ def worker_pipe() -> tuple[socket.socket, socket.socket]:
     """A carrier's and its worker's end of what they talk through."""
     ends = socket.socketpair()
     for end in ends:
+        end.settimeout(None)  # whatever the program's default is
         # What is large then takes fewer changes of threads. The system may allow less, or none.
         with contextlib.suppress(OSError):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, UNDER_WAY)

@@ -7,12 +7,12 @@ next worker. What a worker is - a process, an interpreter - is the business of i
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import os
 import pickle
 import select
 import socket
+import struct
 import threading
 import weakref
 from collections.abc import Mapping
@@ -37,6 +37,7 @@ FOREVER = -1  # ms
 TRIES = 3  # starts in a row that may fail before what waits is told
 RETRY = 1.0  # s until the next try after that
 GRACE = 0.25  # s that a worker which is to end may go on before another carrier takes its place
+LAST_WORD = struct.pack("ll", 1, 0)  # s, us that the rest of a worker's last reply may take
 MOST_AT_ONCE = 16_384  # bytes that an idle worker's pipe takes without blocking
 
 
@@ -190,6 +191,7 @@ class RemoteWorker(_core.Carrier):
         self._threads = core.threads
         self._running: Running | None = None
         self._died = ""  # how the last one ended
+        self._deaf = False  # what comes through the pipe makes no sense any more
         self._backlog: list[Any] = []  # gathered by a submitter, left to this thread to send
         self._bell = _Bell()
 
@@ -251,6 +253,7 @@ class RemoteWorker(_core.Carrier):
                 log.warning("a worker of the %s lane could not be started: %s", self._label, why)
             else:
                 self._running = running
+                self._deaf = False
                 self._attach(running.memory)
                 self._outlet = _Outlet(running)
                 return
@@ -273,6 +276,10 @@ class RemoteWorker(_core.Carrier):
         running = self._running
         if running is None:
             return
+        self._hear_out()
+        # Nothing of it is read from here on: it must not wait with a large reply for that.
+        with contextlib.suppress(OSError):
+            running.pipe.shutdown(socket.SHUT_RDWR)
         if running.loans is not None:
             running.loans.let_go()
         self._take_replies()
@@ -391,9 +398,10 @@ class RemoteWorker(_core.Carrier):
         try:
             said = self._hear_now(running.pipe.fileno())
         except OSError:
-            return False
+            said = b""
         if said is None:
             return True
+        self._deaf = True  # until all of it has been understood
         if not said:
             return False
         while said:
@@ -412,12 +420,23 @@ class RemoteWorker(_core.Carrier):
             except (Gone, OSError):
                 return False
             self._reply(*reply)
+        self._deaf = False
         self._take_replies()
         return True
 
+    def _hear_out(self) -> None:
+        """What a worker that is gone, or to end, has said before: what had finished is told so."""
+        running = self._running
+        assert running is not None
+        with contextlib.suppress(OSError):  # a child of its own may hold its end open
+            running.pipe.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, LAST_WORD)
+        while not self._deaf and self._listen(running.pipe.fileno(), -1, -1, 0)[0]:
+            self._receive()
+
     def _load(self, payload: bytes, buffers: list[Any] | None) -> Any:
-        """A value that more than plain data is needed for."""
-        return _Unpickler(self, payload, buffers).load()
+        """A value that more than plain data is needed for: code of others may run here."""
+        self._tell_loops()
+        return pickle.loads(payload, buffers=buffers)
 
     def _failed(self, value: Any) -> BaseException:
         """The exception of a failed run, from what its worker sent."""
@@ -440,18 +459,6 @@ class RemoteWorker(_core.Carrier):
         )
         failure.__cause__ = error
         return failure
-
-
-class _Unpickler(pickle.Unpickler):
-    """Tells loops what they are owed before it runs code of others."""
-
-    def __init__(self, carrier: RemoteWorker, payload: bytes, buffers: list[Any] | None) -> None:
-        super().__init__(io.BytesIO(payload), buffers=buffers)
-        self._carrier = carrier
-
-    def find_class(self, module_name: str, global_name: str, /) -> Any:
-        self._carrier._tell_loops()
-        return super().find_class(module_name, global_name)
 
 
 class _Bell:
