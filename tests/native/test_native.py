@@ -59,6 +59,7 @@ ROUNDS: dict[str, tuple[int, int] | None] = {
     "parker": (8_000, 2_000),
     "path": (1_500, 600),
     "places": (60, 20),
+    "plain": None,
     "pool": (4, 2),
     "port": None,
     "ring": (3_000, 1_000),
