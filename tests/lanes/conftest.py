@@ -17,8 +17,12 @@ if HERE not in sys.path:
 
 
 @pytest.fixture
-def lanes(new_coordinator: Any) -> Iterator[Coordinator]:
-    """A coordinator with two worker processes, which calls made in the test use."""
-    coordinator = new_coordinator(process_workers=2, stop_timeout=20.0)
+def lanes(request: pytest.FixtureRequest, new_coordinator: Any) -> Iterator[Coordinator]:
+    """A coordinator which calls made in the test use, with the module's `WORKERS`.
+
+    By default those are two worker processes.
+    """
+    workers = getattr(request.module, "WORKERS", {"process_workers": 2})
+    coordinator = new_coordinator(stop_timeout=20.0, **workers)
     with use(coordinator):
         yield coordinator

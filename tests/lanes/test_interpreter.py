@@ -30,12 +30,7 @@ if not check_interpreter()[0]:
 
 import interpreter_functions as work
 
-
-@pytest.fixture
-def lanes(new_coordinator):
-    coordinator = new_coordinator(interpreter_workers=2, stop_timeout=20.0)
-    with use(coordinator):
-        yield coordinator
+WORKERS = {"interpreter_workers": 2}  # of the fixture `lanes`
 
 
 async def test_a_function_runs_in_another_interpreter(lanes):

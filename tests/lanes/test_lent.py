@@ -16,7 +16,6 @@ from tokengate import (
     TokenKilled,
     TokenState,
     WorkerDied,
-    use,
 )
 from tokengate.lanes import remote
 from tokengate.lanes.availability import check_interpreter
@@ -30,13 +29,7 @@ if not check_interpreter()[0]:
 import interpreter_functions as work
 
 SIZES = (OUT_OF_BAND - 1, OUT_OF_BAND, LENT - 1, LENT, LENT + 1, 5_000_001)
-
-
-@pytest.fixture
-def lanes(new_coordinator):
-    coordinator = new_coordinator(interpreter_workers=2, stop_timeout=20.0)
-    with use(coordinator):
-        yield coordinator
+WORKERS = {"interpreter_workers": 2}  # of the fixture `lanes`
 
 
 def free(array):
@@ -91,7 +84,7 @@ async def test_a_worker_that_ends_lets_go_of_all(lanes, tmp_path):
     spinning = work.spin()
     await until(lambda: spinning.state is TokenState.EXECUTING)
     tokens = [work.echo(each) for each in arrays]
-    await asyncio.sleep(0.02)
+    await asyncio.sleep(0.02)  # some may be sent ahead meanwhile, and lie unread in its pipe
     spinning.kill("enough")
     assert await asyncio.gather(*tokens) == arrays
     del tokens

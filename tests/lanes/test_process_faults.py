@@ -395,9 +395,12 @@ def test_a_main_module_that_starts_threads_is_loaded_in_the_workers(tmp_path):
 
 def test_sockets_of_the_program_that_give_up_early_are_not_the_lane_s(tmp_path):
     """The default timeout is the program's, and what its main module sets its workers have, too."""
-    command = script(
-        tmp_path, "first = pid().result()\ntime.sleep(0.5)\nprint(pid().result() == first)"
-    )
+    body = """
+first = pid().result()
+time.sleep(0.5)  # its worker waits for longer than that timeout
+print(pid().result() == first)
+"""
+    command = script(tmp_path, body)
     path = Path(command[1])
     path.write_text("import socket\nsocket.setdefaulttimeout(0.1)\n" + path.read_text())
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)

@@ -77,6 +77,8 @@ int main(void)
     CHECK(pthread_join(thread, NULL) == 0);
 #if defined(__linux__)
     CHECK(comes_to_sleep(&w)); /* gone; it is joined a little before the system has done with it */
+#else
+    CHECK(!tg_watch_short(&w, 0, 5 * MS));
 #endif
 
     tg_page_close(&w.page);

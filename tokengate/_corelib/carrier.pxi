@@ -451,10 +451,9 @@ cdef class Carrier(Debtor):
 
     cdef Core core_of_sent(self):
         """Of what has been sent and not answered; None: nothing has. Under sent_lock."""
-        for token in self.slots:
-            if token is not None:
-                return (<TokenBase>token).core
-        return None
+        if self.oldest == self.next:
+            return None
+        return (<TokenBase?>self.slots[self.oldest % TG_BOARD_SLOTS]).core
 
     cdef void enter_slot(self, TokenBase token) except *:
         # Whoever is sent to an idle worker is begun: the worker is at it as soon as it wakes.
